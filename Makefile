@@ -1,0 +1,51 @@
+# Every target works on a bare checkout: `.venv` is built first when needed. ARGS="…" passes options on.
+PYTHON ?= python3.11
+ifeq ($(shell command -v $(PYTHON) 2>/dev/null),)
+PYTHON := python3
+endif
+ACCELERATOR ?= cpu
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format serve bench load vllm clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(ACCELERATOR),dev]'
+	touch $@
+
+demo: $(READY) ## The whole collaboration on synthetic cases (ARGS="--once --json" prints the result and exits)
+	@$(BIN)/gsco demo $(ARGS)
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+check: $(READY) ## Lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Repair what can be repaired
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: $(READY) ## Serve the REST API
+	@$(BIN)/gsco serve $(ARGS)
+
+bench: $(READY) ## Benchmarks (ARGS="end-to-end --json")
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+load: $(READY) ## Load test against a running service
+	@$(BIN)/python -m tests.load $(ARGS)
+
+vllm: $(READY) ## Serve the nano generalist with vLLM (builds .venv-vllm)
+	@$(BIN)/gsco generalist serve $(ARGS)
+
+clean: ## Remove environments and caches
+	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Nearest reference cases: queried by vector, never by image."""

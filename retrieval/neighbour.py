@@ -1,0 +1,62 @@
+"""What retrieval is asked, and what it answers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]  # (dim,), unit length
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """One specialist's embedding of the case, to be looked up in that specialist's index."""
+
+    retriever: str
+    encoder_sha256: str
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceCase:
+    """A known case. `group` is the patient or study, so that nobody retrieves themselves."""
+
+    id: str
+    task: str
+    labels: tuple[str, ...]
+    image_sha256: str
+    group: str
+    report: str = ""
+    source: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A reference case that resembles the query.
+
+    `similarity` is the mean cosine similarity over the retrievers that found it, `score` the
+    reciprocal-rank fusion score by which neighbours are ordered.
+    """
+
+    case: ReferenceCase
+    similarity: float
+    score: float
+    retrievers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRetriever:
+    """A specialist whose index could not be searched, and why in one sentence."""
+
+    retriever: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """The fused neighbours of one case, best first, and what was missing in the search."""
+
+    neighbours: tuple[Neighbour, ...]
+    index_ids: tuple[str, ...] = ()
+    missing: tuple[MissingRetriever, ...] = ()

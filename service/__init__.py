@@ -1,0 +1,1 @@
+"""The orchestrator: everything a request passes through."""

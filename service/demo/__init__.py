@@ -1,0 +1,1 @@
+"""Procedural images with known truth, for demonstrations and tests."""

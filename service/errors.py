@@ -1,0 +1,58 @@
+"""Errors of the service.
+
+GscoError
+├── InvalidInput               what the caller sent cannot be used
+│   ├── UnreadableImage        not an image, or a damaged one
+│   ├── ImageTooLarge          more pixels, frames or bytes than allowed
+│   └── UnsupportedImage       an image we understand but cannot diagnose
+├── NotFound                   no such diagnosis, task or specialist
+├── GeneralistUnavailable      the generalist cannot answer now: nobody answers in its name
+├── UnparsableAnswer           the generalist answered outside what was asked
+├── InvalidCheckpoint          a generalist's folder is incomplete or damaged
+├── Overloaded                 a bounded queue is full: try again later
+└── Misconfigured              settings that cannot work together
+"""
+
+
+class GscoError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class InvalidInput(GscoError):
+    """What the caller sent cannot be used."""
+
+
+class UnreadableImage(InvalidInput):
+    """Not an image, or a damaged one."""
+
+
+class ImageTooLarge(InvalidInput):
+    """More pixels, frames or bytes than allowed."""
+
+
+class UnsupportedImage(InvalidInput):
+    """An image we understand but cannot diagnose."""
+
+
+class NotFound(GscoError):
+    """No such diagnosis, task or specialist."""
+
+
+class GeneralistUnavailable(GscoError):
+    """The generalist cannot answer now: nobody answers in its name."""
+
+
+class UnparsableAnswer(GscoError):
+    """The generalist answered outside what was asked."""
+
+
+class InvalidCheckpoint(GscoError):
+    """A generalist's folder is incomplete or damaged."""
+
+
+class Overloaded(GscoError):
+    """A bounded queue is full: try again later."""
+
+
+class Misconfigured(GscoError):
+    """Settings that cannot work together."""

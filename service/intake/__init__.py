@@ -1,0 +1,1 @@
+"""Bytes from outside become a Case, or one clear refusal."""

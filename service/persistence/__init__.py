@@ -1,0 +1,1 @@
+"""Diagnoses on disk: records, migrations, store."""

@@ -1,0 +1,38 @@
+"""Errors of the panel.
+
+SpecialistsError
+├── InvalidTask            the task's description cannot be used
+├── UnknownTask            no task of that name
+├── UnknownBackbone        the catalogue has no such backbone
+├── InvalidSpecialist      a specialist's folder is incomplete or does not match its manifest
+├── InvalidDataset         training data cannot be read or does not fit the task
+└── PoolOverloaded         a backbone's queue is full: try again later
+"""
+
+
+class SpecialistsError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class InvalidTask(SpecialistsError):
+    """The task's description cannot be used."""
+
+
+class UnknownTask(SpecialistsError):
+    """No task of that name."""
+
+
+class UnknownBackbone(SpecialistsError):
+    """The catalogue has no such backbone."""
+
+
+class InvalidSpecialist(SpecialistsError):
+    """A specialist's folder is missing, incomplete or does not match its manifest."""
+
+
+class InvalidDataset(SpecialistsError):
+    """Training data cannot be read or does not fit the task."""
+
+
+class PoolOverloaded(SpecialistsError):
+    """A backbone's queue is full: try again later."""

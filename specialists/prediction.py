@@ -1,0 +1,49 @@
+"""What the panel says of one image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
+Vector = NDArray[np.float32]  # (dim,), unit length where it is an embedding
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialistPrediction:
+    """One specialist's answer: a calibrated probability per label, in the task's order."""
+
+    specialist: str
+    probabilities: tuple[float, ...]
+    weights_sha256: str
+    validation_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """Where one specialist places the image; `encoder_sha256` names the weights it comes from."""
+
+    specialist: str
+    encoder_sha256: str
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSpecialist:
+    """A specialist of the panel that could not answer, and why in one sentence."""
+
+    specialist: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consultation:
+    """Everything the panel has to say of one image, in the panel's order.
+
+    `predictions` and `embeddings` are parallel: one of each per specialist that answered.
+    """
+
+    task: str
+    predictions: tuple[SpecialistPrediction, ...]
+    embeddings: tuple[Embedding, ...]
+    missing: tuple[MissingSpecialist, ...] = ()
