@@ -1,8 +1,11 @@
 """The words of a diagnosis: frozen values, no I/O."""
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+
+import numpy as np
 
 from retrieval.neighbour import Neighbour
 from specialists.prediction import Pixels, SpecialistPrediction
@@ -136,6 +139,12 @@ class Diagnosis:
     @property
     def degraded(self) -> tuple[Missing, ...]:
         return self.evidence.missing
+
+
+def pixels_sha256(pixels: Pixels) -> str:
+    """Names an image by what it shows, whatever file it came in."""
+    shape = "x".join(map(str, pixels.shape))
+    return hashlib.sha256(shape.encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def predicted_labels(task: Task, prediction: SpecialistPrediction) -> tuple[str, ...]:

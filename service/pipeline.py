@@ -23,6 +23,7 @@ from service.domain import (
     Prompt,
     Provenance,
     agreement,
+    pixels_sha256,
 )
 from service.errors import InvalidInput
 from service.generalist import parser, prompt
@@ -117,8 +118,9 @@ class Pipeline:
         if not queries:
             return Retrieval(()), (Missing("retrieval", "no specialist to embed the image"),)
         try:
+            seen = await asyncio.to_thread(pixels_sha256, case.image.pixels)
             found = await self.retriever.search(
-                case.task.name, queries, group=case.group, image_sha256=case.image.sha256
+                case.task.name, queries, group=case.group, image_sha256=seen
             )
         except RetrievalError as error:
             return Retrieval(()), (Missing("retrieval", str(error)),)

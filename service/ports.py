@@ -18,7 +18,10 @@ class Retriever(Protocol):
     async def search(
         self, task: str, queries: tuple[Query, ...], *, group: str | None, image_sha256: str
     ) -> Retrieval:
-        """The fused neighbours of a case, never of its own group nor the image itself."""
+        """The fused neighbours of a case, never of its own group nor the image itself.
+
+        `image_sha256` is that of the pixels (`domain.pixels_sha256`).
+        """
         ...
 
 

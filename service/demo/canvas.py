@@ -10,12 +10,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Plane = NDArray[np.float32]  # (size, size), or (size, size, 3) where a function says so
+# (size, size) float32, or (size, size, 3) where a function says so. The stubs of numpy widen
+# float32 to float64 in most expressions, though numpy does not; hence Any.
+Plane = NDArray[Any]
 Point = tuple[float, float]  # x, y in half image widths
 Colour = tuple[float, float, float]  # red, green, blue, each 0 to 1
 
@@ -99,8 +102,10 @@ class Canvas:
 
     def clouds(self, rng: np.random.Generator, *cells: int) -> Plane:
         """Smooth noise of about unit spread, one octave for every number of cells across."""
-        octaves = [self._cloud(rng, count) for count in cells]
-        return np.sum(octaves, axis=0, dtype=np.float32) / np.float32(math.sqrt(len(cells)))
+        total = self._cloud(rng, cells[0])
+        for count in cells[1:]:
+            total = total + self._cloud(rng, count)
+        return total / math.sqrt(len(cells))
 
     def _cloud(self, rng: np.random.Generator, cells: int) -> Plane:
         weights = _spline(self.size, self.field_of_view, cells)
@@ -129,7 +134,7 @@ def blurred(picture: Plane, width: float) -> Plane:
     """Gaussian blur of a plane; `width` is the standard deviation in pixels."""
     if width < 0.05:
         return picture
-    kernel = _gaussian(picture.shape[0], width)
+    kernel = _gaussian(picture.shape[0], round(width * 20) / 20)
     return kernel @ picture @ kernel.T
 
 
@@ -158,7 +163,7 @@ def _spline(size: int, field_of_view: float, cells: int) -> Plane:
 def _gaussian(size: int, width: float) -> Plane:
     """(size, size) rows of a Gaussian, each summing to 1 so that the border is not darkened."""
     pixel = np.arange(size, dtype=np.float32)
-    rows = np.exp(np.square(pixel[:, None] - pixel[None, :]) * (-0.5 / width**2))
+    rows = bump(pixel[:, None] - pixel[None, :], width)
     rows /= rows.sum(axis=1, keepdims=True)
     rows.setflags(write=False)
     return rows

@@ -64,10 +64,10 @@ def patient(rng: np.random.Generator) -> Patient:
         heart_size=(rng.uniform(0.25, 0.33), rng.uniform(0.26, 0.34)),
         rib_spacing=rng.uniform(0.15, 0.19),
         rib_phase=rng.uniform(0, 1),
-        rib_contrast=rng.uniform(0.03, 0.075),
-        aeration=rng.uniform(0.36, 0.46),
+        rib_contrast=rng.uniform(0.025, 0.06),
+        aeration=rng.uniform(0.40, 0.50),
         breasts=max(0.0, rng.uniform(-0.08, 0.09)),
-        leads=bool(rng.random() < 0.3),
+        leads=bool(rng.random() < 0.2),
     )
 
 
@@ -130,7 +130,7 @@ def shadow(thorax: Thorax, air: Plane, rng: np.random.Generator) -> Plane:
     tissue = soft - person.aeration * air * (1 + 0.09 * canvas.clouds(rng, 4, 9))
     tissue = tissue + 0.35 * _vessels(thorax, rng) * air + _bones(thorax) + _breasts(thorax, rng)
     tissue = tissue - _hollows(thorax, rng) + 0.012 * canvas.clouds(rng, 22)
-    film = 0.05 + (tissue - 0.05) * _outline(thorax)
+    film: Plane = 0.05 + (tissue - 0.05) * _outline(thorax)
     return film + _things(thorax, rng)
 
 
@@ -167,9 +167,7 @@ def _spine(thorax: Thorax) -> Plane:
 
 def _clavicles(thorax: Thorax) -> Plane:
     top = thorax.patient.apex + 0.20
-    bones = [
-        Stroke([(side * x, top + y) for x, y in _CLAVICLE], 0.055) for side in SIDES
-    ]
+    bones = [Stroke([(side * x, top + y) for x, y in _CLAVICLE], 0.055) for side in SIDES]
     return 0.09 * thorax.canvas.strokes(bones)
 
 
@@ -183,23 +181,25 @@ def _vessels(thorax: Thorax, rng: np.random.Generator) -> Plane:
         across = thorax.across(side) - 0.17
         down = thorax.canvas.y - (thorax.patient.apex + 0.66)
         reach = np.hypot(across, down)
-        bend = np.arctan2(down, np.abs(across) + 0.02) + rng.uniform(-0.5, 0.5) * reach
+        wander = 0.06 * thorax.canvas.clouds(rng, 6) + rng.uniform(-0.5, 0.5) * reach
+        bend = np.arctan2(down, np.abs(across) + 0.02) + wander
         rays = np.interp(bend, np.linspace(-2.4, 2.4, 40), rng.standard_normal(40) ** 2)
-        streaks = rays.astype(np.float32) * np.exp(reach * -3.2) * 0.3
-        total += streaks + 0.45 * np.exp(np.square(reach) * -70)
+        fading = 0.25 * np.exp(reach * -3.0) * soft_step(reach - 0.1, 0.03)
+        streaks = rays.astype(np.float32) * fading
+        total += streaks + 0.4 * np.exp(np.square(reach) * -60)
     return total
 
 
 def _breasts(thorax: Thorax, rng: np.random.Generator) -> Plane:
     """Breast shadows, and now and then nipples, which are easily taken for nodules."""
     total = np.zeros_like(thorax.canvas.x)
-    nipples = rng.random() < 0.25
+    nipples = rng.random() < 0.15
     for side in SIDES:
         centre = (side * rng.uniform(0.40, 0.48), rng.uniform(0.22, 0.34))
         distance = thorax.canvas.radius(centre)
         total += thorax.patient.breasts * soft_step(0.28 - distance, 0.035)
         if nipples:
-            total += 0.06 * soft_step(0.03 - distance, 0.008)
+            total += 0.05 * soft_step(0.03 - distance, 0.008)
     return total
 
 

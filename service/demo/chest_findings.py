@@ -49,10 +49,7 @@ class Nodule:
     centre: Point
     radius: float
     density: float
-
-    @property
-    def millimetres(self) -> int:
-        return round(2 * self.radius * MM_PER_UNIT)
+    millimetres: int  # diameter on the detector
 
 
 Finding = Pneumonia | Effusion | Nodule
@@ -60,19 +57,21 @@ Finding = Pneumonia | Effusion | Nodule
 
 def pneumonia(person: Patient, rng: np.random.Generator) -> Pneumonia:
     side, lobe, centre = _place(person, rng)
-    reach = (rng.uniform(0.11, 0.20), rng.uniform(0.10, 0.19))
-    return Pneumonia(lobe, side, centre, reach, rng.uniform(0.30, 0.85))
+    reach = (rng.uniform(0.13, 0.25), rng.uniform(0.12, 0.24))
+    return Pneumonia(lobe, side, centre, reach, rng.uniform(0.40, 0.95))
 
 
 def effusion(person: Patient, rng: np.random.Generator) -> Effusion:
     del person  # fluid finds the lowest place in anybody
     side = SIDES[int(rng.integers(2))]
-    return Effusion(side, depth=0.06 + 0.32 * rng.random() ** 1.5, climb=rng.uniform(0.08, 0.22))
+    return Effusion(side, depth=0.05 + 0.32 * rng.random() ** 1.5, climb=rng.uniform(0.08, 0.22))
 
 
 def nodule(person: Patient, rng: np.random.Generator) -> Nodule:
     side, lobe, centre = _place(person, rng)
-    return Nodule(lobe, side, centre, rng.uniform(0.036, 0.082), rng.uniform(0.09, 0.24))
+    radius = rng.uniform(0.048, 0.082)
+    millimetres = round(2 * radius * person.pose.scale * MM_PER_UNIT)
+    return Nodule(lobe, side, centre, radius, rng.uniform(0.15, 0.36), millimetres)
 
 
 def _place(person: Patient, rng: np.random.Generator) -> tuple[int, str, Point]:
@@ -118,4 +117,4 @@ def _fluid(thorax: Thorax, finding: Effusion) -> Plane:
     side = finding.side
     towards_wall = np.clip(thorax.across(side) / thorax.lateral(side), 0, 1.1)
     level = thorax.patient.base(side) - finding.depth - finding.climb * (towards_wall**6 - 0.3)
-    return soft_step(thorax.canvas.y - level, 0.016)
+    return soft_step(thorax.canvas.y - level, 0.016) * (thorax.across(side) > 0)

@@ -51,7 +51,7 @@ def report(person: Patient, findings: Sequence[Finding], rng: np.random.Generato
 
 def _described(finding: Finding) -> tuple[str, ...]:
     if isinstance(finding, Pneumonia):
-        how = "Dense" if finding.strength > 0.65 else "Faint" if finding.strength < 0.45 else "Hazy"
+        how = "Dense" if finding.strength > 0.75 else "Faint" if finding.strength < 0.55 else "Hazy"
         return (
             f"{how} patchy opacity in the {finding.lobe}.",
             f"{how}, ill-defined airspace opacity in the {finding.lobe}.",

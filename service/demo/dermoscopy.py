@@ -6,6 +6,7 @@ variegation, network, veil, cysts and fissures, as it does in people.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,8 +97,13 @@ class Lesion:
         return 1 - self.canvas.radius(self.centre) / (self.size * border)
 
 
-def scene(label: str, body: np.random.Generator, found: np.random.Generator,
-          size: int, field_of_view: float) -> Plane:
+def scene(
+    label: str,
+    body: np.random.Generator,
+    found: np.random.Generator,
+    size: int,
+    field_of_view: float,
+) -> Plane:
     """(size, size, 3) colours 0 to 1: skin and hair from `body`, the lesion from `found`."""
     canvas = Canvas(size, field_of_view, Pose(scale=body.uniform(0.85, 1.15)))
     picture = _skin(canvas, body)
@@ -111,15 +117,16 @@ def _skin(canvas: Canvas, rng: np.random.Generator) -> Plane:
     colour = (light + tone * (dark - light) + rng.normal(0, 0.02, 3)).astype(np.float32)
     mottle = 1 + 0.03 * canvas.clouds(rng, 3, 8) + 0.02 * canvas.clouds(rng, 30)
     redness = np.clip(canvas.clouds(rng, 3) * 0.02, -0.03, 0.05)
-    picture = mottle[..., None] * colour
+    picture: Plane = mottle[..., None] * colour
     picture[..., 1] -= redness
     return picture
 
 
 def _pigmented(picture: Plane, canvas: Canvas, seen: Traits, rng: np.random.Generator) -> Plane:
     lesion = _outlined(canvas, seen, rng)
-    cover = soft_step(lesion.depth + 0.12 * seen.irregularity * canvas.clouds(rng, 9, 18),
-                      seen.softness)
+    cover = soft_step(
+        lesion.depth + 0.12 * seen.irregularity * canvas.clouds(rng, 9, 18), seen.softness
+    )
     picture = mix(picture, _brown(rng), 0.88 * cover)
     picture = _variegated(picture, lesion, cover, seen, rng)
     picture = picture * (1 - cover * _structure(canvas, seen, rng))[..., None]
@@ -143,12 +150,13 @@ def _brown(rng: np.random.Generator) -> Colour:
     return (0.62 - 0.28 * shade, 0.42 - 0.22 * shade, 0.31 - 0.17 * shade)
 
 
-def _variegated(picture: Plane, lesion: Lesion, cover: Plane, seen: Traits,
-                rng: np.random.Generator) -> Plane:
+def _variegated(
+    picture: Plane, lesion: Lesion, cover: Plane, seen: Traits, rng: np.random.Generator
+) -> Plane:
     """A darker part, more or less off centre, and islands of a second brown."""
     turn = rng.uniform(0, 2 * np.pi)
     aside = lesion.size * seen.asymmetry
-    dark = (lesion.centre[0] + aside * np.cos(turn), lesion.centre[1] + aside * np.sin(turn))
+    dark = (lesion.centre[0] + aside * math.cos(turn), lesion.centre[1] + aside * math.sin(turn))
     middle = soft_step(0.6 * lesion.size - lesion.canvas.radius(dark), 0.08)
     islands = soft_step(lesion.canvas.clouds(rng, 4, 8) - 0.3, 0.15)
     picture = mix(picture, _brown(rng), cover * middle * 0.6)
@@ -157,22 +165,24 @@ def _variegated(picture: Plane, lesion: Lesion, cover: Plane, seen: Traits,
 
 def _structure(canvas: Canvas, seen: Traits, rng: np.random.Generator) -> Plane:
     """Share of light lost to the pigment network and to the fissures of a keratosis."""
-    warp = 0.03 * canvas.clouds(rng, 5)
+    warp, bend = 0.035 * canvas.clouds(rng, 6), 0.035 * canvas.clouds(rng, 6)
     pitch = rng.uniform(48, 62)
-    mesh = np.cos((canvas.x + warp) * pitch) * np.cos((canvas.y - warp) * pitch)
-    uneven = np.clip(1 + seen.asymmetry * canvas.clouds(rng, 4), 0, 2)
-    brain = 1 - np.minimum(1, np.abs(canvas.clouds(rng, 11)) * 3)
-    return 0.17 * seen.network * uneven * (mesh > 0) + 0.32 * seen.fissures * brain
+    mesh = np.cos((canvas.x + warp) * pitch) * np.cos((canvas.y + bend) * pitch)
+    uneven: Plane = np.clip(1 + seen.asymmetry * canvas.clouds(rng, 4), 0, 2)
+    brain: Plane = 1 - np.minimum(1, np.abs(canvas.clouds(rng, 11)) * 3)
+    lost: Plane = 0.17 * seen.network * uneven * (mesh > 0) + 0.32 * seen.fissures * brain
+    return lost
 
 
-def _patched(picture: Plane, canvas: Canvas, cover: Plane, seen: Traits,
-             rng: np.random.Generator) -> Plane:
+def _patched(
+    picture: Plane, canvas: Canvas, cover: Plane, seen: Traits, rng: np.random.Generator
+) -> Plane:
     for colour, amount, level in (
-        (_VEIL, seen.veil, 0.4),
+        (_VEIL, seen.veil, 0.6),
         (_BLACK, seen.blotches, 0.9),
         (_SCAR, seen.regression, 0.9),
     ):
-        region = soft_step(canvas.clouds(rng, 3, 7) - level, 0.12)
+        region = soft_step(canvas.clouds(rng, 4, 8, 16) - level, 0.2)
         picture = mix(picture, colour, cover * region * amount)
     return picture
 
@@ -190,10 +200,10 @@ def _dotted(picture: Plane, lesion: Lesion, seen: Traits, rng: np.random.Generat
 
 
 def _inside(lesion: Lesion, rng: np.random.Generator) -> Point:
-    turn, away = rng.uniform(0, 2 * np.pi), lesion.size * 0.8 * np.sqrt(rng.random())
+    turn, away = rng.uniform(0, 2 * np.pi), lesion.size * 0.8 * math.sqrt(rng.random())
     return (
-        float(lesion.centre[0] + away * np.cos(turn)),
-        float(lesion.centre[1] + away * np.sin(turn)),
+        lesion.centre[0] + away * math.cos(turn),
+        lesion.centre[1] + away * math.sin(turn),
     )
 
 
@@ -221,7 +231,7 @@ def _through_the_lens(picture: Plane, canvas: Canvas, rng: np.random.Generator) 
     for _ in range(_few(rng, 0.7)):
         place = (rng.uniform(-0.9, 0.9), rng.uniform(-0.9, 0.9))
         ring = np.abs(canvas.radius(place) - rng.uniform(0.03, 0.08))
-        light = light * (1 + 0.25 * soft_step(0.012 - ring, 0.005))
+        light = light * (1 + 0.13 * soft_step(0.012 - ring, 0.005))
     soft = rng.uniform(0.002, 0.006) * canvas.size
     bands = [blurred(picture[..., band], soft) for band in range(3)]
     return np.stack(bands, axis=-1) * light[..., None]

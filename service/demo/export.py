@@ -22,20 +22,20 @@ from service.demo.chest import MM_PER_UNIT
 from service.demo.drawing import Phantom, derived_seed, kind_named, refuse, series
 from service.demo.scanner import HOSPITAL_A, Scanner
 
-Path = str | PathLike[str]
+FilePath = str | PathLike[str]
 
 _SPLITS = ("train", "val", "test")
 _EPOCH = "20000101"  # no phantom was ever examined
 
 
-def write_png(phantom: Phantom, path: Path) -> None:
+def write_png(phantom: Phantom, path: FilePath) -> None:
     """The pixels as an 8-bit PNG, grey or RGB."""
     Image.fromarray(phantom.pixels).save(path, format="PNG")
 
 
 def write_npz(
     kind: str,
-    path: Path,
+    path: FilePath,
     train: int,
     val: int,
     test: int,
@@ -72,7 +72,7 @@ def _encoded(phantom: Phantom, labels: Iterable[str], multi_label: bool) -> list
     return present if multi_label else [present.index(1)]
 
 
-def write_dicom(phantom: Phantom, path: Path, photometric: str = "MONOCHROME2") -> None:
+def write_dicom(phantom: Phantom, path: FilePath, photometric: str = "MONOCHROME2") -> None:
     """A DICOM file with fresh UIDs and an obviously synthetic patient.
 
     A chest is a digital radiograph for presentation (PS3.3 A.26), MONOCHROME2 or, on request,
@@ -95,7 +95,6 @@ def _radiograph(phantom: Phantom, photometric: str) -> Dataset:
     dataset.set_pixel_data(pixels, photometric, bits_stored=8)
     spacing = round(2 * MM_PER_UNIT / phantom.pixels.shape[0], 4)
     dataset.ImagerPixelSpacing = [spacing, spacing]
-    dataset.PixelSpacing = [spacing, spacing]
     dataset.PresentationIntentType = "FOR PRESENTATION"
     dataset.BodyPartExamined = "CHEST"
     dataset.ViewPosition = "PA"

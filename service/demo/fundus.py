@@ -47,8 +47,13 @@ class Signs:
     drusen: int
 
 
-def scene(label: str, body: np.random.Generator, found: np.random.Generator,
-          size: int, field_of_view: float) -> Plane:
+def scene(
+    label: str,
+    body: np.random.Generator,
+    found: np.random.Generator,
+    size: int,
+    field_of_view: float,
+) -> Plane:
     """(size, size, 3) colours 0 to 1: the eye from `body`, its signs from `found`."""
     eye = _eye(body)
     canvas = Canvas(size, field_of_view, eye.pose)
@@ -63,7 +68,7 @@ def scene(label: str, body: np.random.Generator, found: np.random.Generator,
 def _eye(rng: np.random.Generator) -> Eye:
     nasal = 1 if rng.random() < 0.5 else -1
     warm = rng.uniform(0, 1)
-    width = rng.uniform(0.125, 0.165)
+    width = rng.uniform(0.15, 0.19)
     return Eye(
         pose=Pose(rng.normal(0, 0.06), (rng.normal(0, 0.03), rng.normal(0, 0.03))),
         nasal=nasal,
@@ -71,7 +76,7 @@ def _eye(rng: np.random.Generator) -> Eye:
         disc_size=(width, width * rng.uniform(1.0, 1.18)),
         colour=(0.66 + 0.18 * warm, 0.27 + 0.14 * warm, 0.12 + 0.08 * warm),
         pigment=rng.uniform(0.02, 0.08),
-        calibre=rng.uniform(0.030, 0.044),
+        calibre=rng.uniform(0.026, 0.036),
     )
 
 
@@ -118,8 +123,9 @@ def _vessels(picture: Plane, canvas: Canvas, eye: Eye, rng: np.random.Generator)
     return mix(picture, _VEIN, 0.85 * canvas.strokes(veins))
 
 
-def _arcade(eye: Eye, up: int, towards: int, bow: float, calibre: float,
-            rng: np.random.Generator) -> list[Stroke]:
+def _arcade(
+    eye: Eye, up: int, towards: int, bow: float, calibre: float, rng: np.random.Generator
+) -> list[Stroke]:
     """A vessel that rises from the disc and arches over; it thins and branches on its way."""
     along = np.linspace(0, 1, 12)
     length = rng.uniform(1.2, 1.5) if towards != eye.nasal else rng.uniform(0.5, 0.7)
@@ -134,18 +140,20 @@ def _arcade(eye: Eye, up: int, towards: int, bow: float, calibre: float,
     return pieces + [_branch(path[at], up, towards, calibre * 0.5, rng) for at in (3, 5, 8)]
 
 
-def _branch(start: Point, up: int, towards: int, calibre: float,
-            rng: np.random.Generator) -> Stroke:
-    outwards = up if rng.random() < 0.6 else -up
+def _branch(
+    start: Point, up: int, towards: int, calibre: float, rng: np.random.Generator
+) -> Stroke:
+    outwards = up if rng.random() < 0.75 else -up
     steps = np.linspace(0, rng.uniform(0.25, 0.45), 6)
-    slope, bend = rng.uniform(0.4, 1.2), rng.uniform(-0.8, 0.8)
+    slope, bend = rng.uniform(0.2, 0.9), rng.uniform(-1.8, 1.8)
     xs = start[0] + towards * steps
     ys = start[1] + outwards * (slope * steps + bend * steps**2)
     return Stroke(list(zip(xs.tolist(), ys.tolist(), strict=True)), calibre)
 
 
-def _lesions(picture: Plane, canvas: Canvas, eye: Eye, signs: Signs,
-             rng: np.random.Generator) -> Plane:
+def _lesions(
+    picture: Plane, canvas: Canvas, eye: Eye, signs: Signs, rng: np.random.Generator
+) -> Plane:
     focus = (eye.macula[0] + rng.normal(0, 0.2), eye.macula[1] + rng.normal(0, 0.2))
     pale = _spots(canvas, eye.macula, 0.25, signs.drusen, (0.012, 0.022), rng)
     hard = _spots(canvas, focus, 0.16, signs.exudates, (0.014, 0.034), rng)
@@ -157,8 +165,14 @@ def _lesions(picture: Plane, canvas: Canvas, eye: Eye, signs: Signs,
     return mix(picture, _EXUDATE, 0.75 * hard)
 
 
-def _spots(canvas: Canvas, centre: Point, spread: float, count: int,
-           sizes: tuple[float, float], rng: np.random.Generator) -> Plane:
+def _spots(
+    canvas: Canvas,
+    centre: Point,
+    spread: float,
+    count: int,
+    sizes: tuple[float, float],
+    rng: np.random.Generator,
+) -> Plane:
     total = np.zeros((canvas.size, canvas.size), dtype=np.float32)
     for _ in range(count):
         place = (rng.normal(centre[0], spread), rng.normal(centre[1], spread))
@@ -170,8 +184,8 @@ def _spots(canvas: Canvas, centre: Point, spread: float, count: int,
 def _camera(picture: Plane, canvas: Canvas, rng: np.random.Generator) -> Plane:
     """The round field of the camera, uneven light, and specks of dust on the lens."""
     away = np.hypot(canvas.ruler[:, None], canvas.ruler[None, :])
-    lean = rng.normal(0, 0.08, 2)
-    light = 1 + lean[0] * canvas.ruler[None, :] + lean[1] * canvas.ruler[:, None]
+    lean = (rng.normal(0, 0.08), rng.normal(0, 0.08))
+    light: Plane = 1 + lean[0] * canvas.ruler[None, :] + lean[1] * canvas.ruler[:, None]
     light = light * soft_step(0.95 - away, 0.008)
     dust = _spots(canvas, (0.0, 0.0), 0.5, int(rng.poisson(0.5)), (0.02, 0.04), rng)
     return picture * (light * (1 - 0.2 * dust))[..., None]

@@ -15,7 +15,7 @@ class Scanner:
     """What a device does to an image; it never changes what the image shows."""
 
     name: str
-    noise: float = 0.02  # standard deviation of a mid-grey pixel, of full scale
+    noise: float = 0.014  # standard deviation of a mid-grey pixel, of full scale
     contrast: float = 1.0  # around mid grey
     blur: float = 0.004  # standard deviation, of the image width
     field_of_view: float = 1.0  # above 1 the patient appears smaller
@@ -26,12 +26,12 @@ class Scanner:
 HOSPITAL_A = Scanner("hospital A")
 HOSPITAL_B = Scanner(
     "hospital B",
-    noise=0.045,
-    contrast=0.72,
-    blur=0.009,
-    field_of_view=1.12,
-    gamma=0.8,
-    tint=(0.92, 1.0, 1.1),
+    noise=0.024,
+    contrast=0.8,
+    blur=0.007,
+    field_of_view=1.1,
+    gamma=0.88,
+    tint=(0.96, 1.0, 1.05),
 )
 
 
@@ -54,16 +54,20 @@ def _exposed(scene: Plane, scanner: Scanner, rng: np.random.Generator) -> Plane:
     """Exposure drifts from image to image, as it does in any department."""
     contrast = scanner.contrast * rng.uniform(0.9, 1.1)
     gamma = scanner.gamma * rng.uniform(0.88, 1.14)
-    toned = np.clip(scene, 0, 1) ** np.float32(gamma)
-    return (toned - 0.5) * contrast + 0.5 + rng.uniform(-0.04, 0.04)
+    toned: Plane = np.clip(scene, 0, 1) ** np.float32(gamma)
+    exposed: Plane = (toned - 0.5) * contrast + 0.5 + rng.uniform(-0.04, 0.04)
+    return exposed
 
 
 def _noise(scene: Plane, scanner: Scanner, rng: np.random.Generator) -> Plane:
     """Photon noise: the spread grows with the square root of the signal."""
     spread = scanner.noise * rng.uniform(0.8, 1.25)
     grain = rng.standard_normal(scene.shape, dtype=np.float32)
-    return grain * spread * np.sqrt(np.clip(scene, 0.05, 1) * 2)
+    signal: Plane = np.sqrt(np.clip(scene, 0.05, 1) * 2)
+    noise: Plane = grain * spread * signal
+    return noise
 
 
 def _digitised(scene: Plane) -> NDArray[np.uint8]:
-    return np.rint(np.clip(scene, 0, 1) * 255).astype(np.uint8)
+    digits: NDArray[np.uint8] = np.rint(np.clip(scene, 0, 1) * 255).astype(np.uint8)
+    return digits

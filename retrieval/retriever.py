@@ -1,0 +1,142 @@
+"""Reference cases that resemble a case, by every specialist's embedding of it (RAD, paper 1.3)."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import faiss
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from retrieval import database, fusion
+from retrieval.errors import RetrievalError
+from retrieval.fusion import CUT, Fused, Ranking
+from retrieval.index import Keys
+from retrieval.neighbour import MissingRetriever, Neighbour, Query, ReferenceCase, Retrieval
+from retrieval.shelf import Shelf
+from retrieval.statistics import IndexStats, stats
+
+T = TypeVar("T")
+Found = tuple[Ranking, str]  # with the id of the index it was found in
+
+NEIGHBOURS = 10
+DEPTH = 5
+"""Every index is asked for this many times the neighbours wanted, so that a case which many
+retrievers rank in the middle can win over one that a single retriever ranks first."""
+MAX_THREADS = 8
+
+logger = logging.getLogger(__name__)
+
+
+class FaissRetriever:
+    """Nearest reference cases from one FAISS index per task and specialist; details from SQL.
+
+    `neighbours` is the most a search returns, `cut` the least share of the best similarity a
+    neighbour must reach (`fusion.within_cut`); None shows all. All work is done in threads.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        indexes: Path,
+        *,
+        neighbours: int = NEIGHBOURS,
+        cut: float | None = CUT,
+    ) -> None:
+        if neighbours < 1:
+            raise ValueError(f"at least one neighbour must be asked for, not {neighbours}")
+        self._engine = engine
+        self._indexes = indexes
+        self._neighbours = neighbours
+        self._cut = cut
+        self._shelf = Shelf(indexes)
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def start(self) -> None:
+        """Must come before the first search. Indexes are read when first searched."""
+        # One thread per search: FAISS's own threads cost more than they gain for a single vector.
+        self._threads = ThreadPoolExecutor(
+            min(MAX_THREADS, os.cpu_count() or 1),
+            thread_name_prefix="retrieval",
+            initializer=faiss.omp_set_num_threads,
+            initargs=(1,),
+        )
+
+    async def close(self) -> None:
+        """Waits for searches under way; the engine stays open, its owner closes it."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            await asyncio.to_thread(threads.shutdown)
+
+    async def search(
+        self, task: str, queries: tuple[Query, ...], *, group: str | None, image_sha256: str
+    ) -> Retrieval:
+        """The fused neighbours of a case, never of its own group nor the image itself.
+
+        A retriever that cannot be searched is listed as missing and does not stop the others;
+        without the database all of them are missing. Raises nothing for either.
+        """
+        try:
+            return await self._search(task, queries, group, image_sha256)
+        except SQLAlchemyError as error:
+            logger.warning("reference cases cannot be read", exc_info=True)
+            reason = f"the reference cases cannot be read ({type(error).__name__})"
+            return Retrieval((), missing=tuple(_missing(query, reason) for query in queries))
+
+    async def stats(self) -> tuple[IndexStats, ...]:
+        """What is stored and what can be searched, per task and specialist."""
+        return await self._in_thread(lambda: stats(self._engine, self._indexes))
+
+    async def _search(
+        self, task: str, queries: tuple[Query, ...], group: str | None, image_sha256: str
+    ) -> Retrieval:
+        own = await self._in_thread(
+            lambda: database.own_keys(self._engine, task, group=group, image_sha256=image_sha256)
+        )
+        answers = await asyncio.gather(*(self._ask(task, query, own) for query in queries))
+        found = [answer for answer in answers if not isinstance(answer, MissingRetriever)]
+        fused = fusion.within_cut(fusion.fuse(ranking for ranking, _ in found), self._cut)
+        shown = await self._in_thread(lambda: self._neighbours_of(task, fused))
+        return Retrieval(
+            tuple(one for one in shown if not _is_own(one.case, group, image_sha256)),
+            index_ids=tuple(index_id for _, index_id in found),
+            missing=tuple(one for one in answers if isinstance(one, MissingRetriever)),
+        )
+
+    async def _ask(self, task: str, query: Query, own: Keys) -> Found | MissingRetriever:
+        try:
+            return await self._in_thread(lambda: self._look_up(task, query, own))
+        except RetrievalError as error:
+            return _missing(query, str(error))
+
+    def _look_up(self, task: str, query: Query, own: Keys) -> Found:
+        index, manifest = self._shelf.get(task, query.retriever)
+        return index.search(query, DEPTH * self._neighbours, own), manifest.index_id
+
+    def _neighbours_of(self, task: str, fused: tuple[Fused, ...]) -> tuple[Neighbour, ...]:
+        """More rows are asked for than wanted: an index may still hold cases removed since."""
+        wanted = fused[: 2 * self._neighbours]
+        cases = database.cases_by_key(self._engine, task, [one.key for one in wanted])
+        known = [one for one in wanted if one.key in cases]
+        return tuple(
+            Neighbour(cases[one.key], one.similarity, one.score, one.retrievers)
+            for one in known[: self._neighbours]
+        )
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._threads is None:
+            raise RuntimeError("the retriever is not started")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _is_own(case: ReferenceCase, group: str | None, image_sha256: str) -> bool:
+    """Asked once more of the rows themselves: a case may have been stored since the search began."""
+    return case.image_sha256 == image_sha256 or (bool(group) and case.group == group)
+
+
+def _missing(query: Query, reason: str) -> MissingRetriever:
+    return MissingRetriever(query.retriever, reason)

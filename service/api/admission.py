@@ -1,0 +1,66 @@
+"""How many cases are diagnosed at once, and what happens when their callers leave."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import Request
+from prometheus_client import Gauge
+
+from service.errors import Overloaded
+
+
+class Admission:
+    """Lets in as many cases as there is room for; the next one is told to come again."""
+
+    def __init__(self, limit: int, gauge: Gauge) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._gauge = gauge
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """Holds a place for one case; raises Overloaded when there is none."""
+        if self._inside >= self._limit:
+            raise Overloaded(f"{self._limit} cases are being diagnosed: try again later")
+        self._inside += 1
+        self._gauge.set(self._inside)
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            self._gauge.set(self._inside)
+
+
+class CallerLeft(Exception):
+    """The caller closed the connection before the answer was there."""
+
+
+async def unless_abandoned[Result](
+    request: Request, work: Coroutine[Any, Any, Result]
+) -> Result:
+    """The result of the work, which is cancelled when the caller leaves (CallerLeft).
+
+    The request's body must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise CallerLeft
+        return working.result()
+    finally:
+        await _cancel(working, leaving)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

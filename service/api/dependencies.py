@@ -1,0 +1,122 @@
+"""What the routes are given: the parts of the service, passed in by the composition root."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from service import ports
+from service.api.admission import Admission
+from service.api.tasks import TaskFolder
+from service.domain import Image
+from service.pipeline import Pipeline
+from service.settings import Settings
+from service.telemetry import Metrics
+from specialists.prediction import MissingSpecialist
+from specialists.task import Task
+
+
+class LoadedSpecialist(Protocol):
+    """What is told of a specialist that answers; the manifest of its folder fits."""
+
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def scale(self) -> str: ...
+    @property
+    def weights_sha256(self) -> str: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def validation(self) -> Mapping[str, float | None]: ...
+
+
+class LoadedPanel(Protocol):
+    """The specialists of one task, those that answer and those that cannot."""
+
+    @property
+    def specialists(self) -> tuple[LoadedSpecialist, ...]: ...
+    @property
+    def missing(self) -> tuple[MissingSpecialist, ...]: ...
+
+
+class Panel(ports.Specialists, Protocol):
+    """The specialists as a running service needs them."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def load(self, task: Task) -> object: ...
+    def loaded(self) -> Mapping[str, LoadedPanel]: ...
+
+
+class Decoded(Protocol):
+    @property
+    def image(self) -> Image: ...
+    @property
+    def group(self) -> str | None: ...
+
+
+class Intake(Protocol):
+    """Bytes from outside → an image, in a process with limits."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def decode(self, data: bytes, *, frame: int | None = None) -> Decoded: ...
+
+
+class Retriever(ports.Retriever, Protocol):
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Generalist(ports.Generalist, Protocol):
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a service is made of. The pipeline works over the same four parts."""
+
+    pipeline: Pipeline
+    specialists: Panel
+    retriever: Retriever
+    generalist: Generalist
+    store: ports.Store
+    intake: Intake
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The parts, and what one application keeps about its requests."""
+
+    settings: Settings
+    parts: Parts
+    tasks: TaskFolder
+    admission: Admission
+    metrics: Metrics
+
+
+def _serving(request: Request) -> Serving:
+    serving: Serving = request.app.state.serving
+    return serving
+
+
+def refuse_unknown_options(request: Request) -> None:
+    """A query option that a route does not have is an error: it would be silently ignored."""
+    route: APIRoute = request.scope["route"]
+    known = {option.alias for option in route.dependant.query_params}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise RequestValidationError(
+            [{"type": "extra_forbidden", "loc": ("query", name), "msg": ""} for name in unknown]
+        )
+
+
+ServingDep = Annotated[Serving, Depends(_serving)]
+KnownOptions = Depends(refuse_unknown_options)

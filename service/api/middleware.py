@@ -1,0 +1,135 @@
+"""What surrounds every request: its id, its log line and figures, and the size of its body.
+
+Plain ASGI, so that bodies stream through.
+"""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api import problems
+from service.telemetry import Metrics
+
+REQUEST_ID = "X-Request-ID"
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class LimitBody:
+    """Refuses a body over the limit: by the length it claims, and by the bytes that come."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self.app = app
+        self.limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if _claimed_length(scope) > self.limit_bytes:
+            refusal = problems.respond_body_too_large(Request(scope), self.limit_bytes)
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, self._counting(receive), send)
+
+    def _counting(self, receive: Receive) -> Receive:
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.limit_bytes:
+                raise problems.body_too_large(self.limit_bytes)
+            return message
+
+        return counted
+
+
+class Observe:
+    """Names each request, logs and measures it, and answers for errors that nobody foresaw.
+
+    Neither addresses nor texts of foreign errors are logged: both may quote a patient.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send)
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            await self._answer(exchange, scope, receive)
+
+    async def _answer(self, exchange: "_Exchange", scope: Scope, receive: Receive) -> None:
+        try:
+            await self.app(scope, receive, exchange.send)
+        except Exception:  # noqa: BLE001 - the last place that can answer and log it by our rules
+            log.exception("unexpected error", route=_route(scope))
+            if exchange.status:
+                raise  # half an answer is out: the server must break the connection
+            await problems.respond_unexpected(Request(scope))(scope, receive, exchange.send)
+        finally:
+            self._note(exchange, scope)
+
+    def _note(self, exchange: "_Exchange", scope: Scope) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route, status, seconds = _route(scope), exchange.status, exchange.seconds
+        self.metrics.requests.labels(method, route, str(status)).observe(seconds)
+        problem = scope["state"].get("problem")
+        if problem is not None:
+            self.metrics.problems.labels(problem).inc()
+        tell = log.debug if route in _PROBES else log.info
+        tell("request", method=method, route=route, status=status, seconds=seconds, problem=problem)
+
+
+class _Exchange:
+    """One request and what became of it; `status` is 0 until an answer starts."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.request_id = _request_id(scope)
+        self.status = 0
+        self._send = send
+        self._started = time.perf_counter()
+        # The lifespan's state is shared by all requests: each gets a copy of its own.
+        scope["state"] = {**scope.get("state", {}), "request_id": self.request_id}
+
+    @property
+    def seconds(self) -> float:
+        return round(time.perf_counter() - self._started, 4)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers.setdefault("Cache-Control", "no-store")
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own id where it is well-formed, so that both sides' logs can be joined."""
+    given = Headers(scope=scope).get(REQUEST_ID, "")
+    return given if _WELL_FORMED.fullmatch(given) else uuid4().hex
+
+
+def _claimed_length(scope: Scope) -> int:
+    claimed = Headers(scope=scope).get("content-length", "")
+    return int(claimed[:19]) if claimed.isascii() and claimed.isdigit() else 0
+
+
+def _route(scope: Scope) -> str:
+    """The template of the address, such as /v1/tasks/{name}: what is asked for stays unsaid."""
+    return getattr(scope.get("route"), "path", "unknown")

@@ -1,0 +1,181 @@
+"""Every error as a problem document (RFC 9457): the only place that knows HTTP codes.
+
+The `type` of a problem is stable and meant for programs; `detail` is for people. Errors of this
+project explain themselves; any other error is answered without its text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from retrieval.errors import RetrievalError
+from service.api.admission import CallerLeft
+from service.errors import (
+    GeneralistUnavailable,
+    GscoError,
+    ImageTooLarge,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    UnparsableAnswer,
+    UnreadableImage,
+    UnsupportedImage,
+)
+from specialists.errors import PoolOverloaded, SpecialistsError, UnknownTask
+
+MEDIA_TYPE = "application/problem+json"
+URN = "urn:gsco:problem:"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of problem; `tells` says whether the error's own text may be shown."""
+
+    status: int
+    slug: str
+    title: str
+    tells: bool = True
+
+    @property
+    def type(self) -> str:
+        return URN + self.slug
+
+    @property
+    def is_temporary(self) -> bool:
+        return self.status == 503
+
+
+INVALID_REQUEST = Kind(422, "invalid-request", "The request is not as described")
+BODY_TOO_LARGE = Kind(413, "body-too-large", "The request body is too large")
+NOT_READY = Kind(503, "not-ready", "The service cannot diagnose now")
+INTERNAL = Kind(500, "internal-error", "The service failed", tells=False)
+
+_OF_ERROR: Mapping[type[Exception], Kind] = {
+    InvalidInput: Kind(422, "invalid-input", "The input cannot be used"),
+    UnreadableImage: Kind(422, "unreadable-image", "The file is not a readable image"),
+    ImageTooLarge: Kind(413, "image-too-large", "The image is too large"),
+    UnsupportedImage: Kind(422, "unsupported-image", "The image cannot be diagnosed"),
+    NotFound: Kind(404, "not-found", "There is no such thing"),
+    UnknownTask: Kind(422, "unknown-task", "There is no such task"),
+    GeneralistUnavailable: Kind(503, "generalist-unavailable", "The generalist cannot answer now"),
+    UnparsableAnswer: Kind(502, "unparsable-answer", "The generalist's answer is unusable"),
+    CallerLeft: Kind(499, "caller-left", "The caller left before the answer was there"),
+    Overloaded: Kind(503, "overloaded", "The service is busy"),
+    PoolOverloaded: Kind(503, "overloaded", "The service is busy"),
+}
+_OF_STATUS: Mapping[int, Kind] = {
+    400: Kind(400, "malformed-request", "The request cannot be read"),
+    404: Kind(404, "no-such-address", "There is nothing at this address"),
+    405: Kind(405, "method-not-allowed", "The method is not allowed here"),
+    413: BODY_TOO_LARGE,
+}
+_DETAILS: Mapping[int, str] = {
+    404: "No resource has this address; /docs lists those there are.",
+    405: "The Allow header lists the methods of this address.",
+    500: "An unexpected error; the log explains it under the id given as instance.",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answers every error of the application with a problem document."""
+    for error in (GscoError, SpecialistsError, RetrievalError, CallerLeft):
+        app.add_exception_handler(error, _answer_ours)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+
+
+def respond(
+    request: Request,
+    kind: Kind,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,
+) -> JSONResponse:
+    """One problem document; `members` are further fields of it."""
+    document = {
+        "type": kind.type,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "instance": request.state.request_id,
+        **members,
+    }
+    request.state.problem = kind.slug
+    all_headers = {**_retry(request, kind), **(headers or {})}
+    return JSONResponse(document, kind.status, headers=all_headers, media_type=MEDIA_TYPE)
+
+
+def respond_unexpected(request: Request) -> JSONResponse:
+    """What the caller learns of an error that nobody foresaw: nothing but its id."""
+    return respond(request, INTERNAL, _DETAILS[500])
+
+
+def respond_body_too_large(request: Request, limit_bytes: int) -> JSONResponse:
+    """The answer to a body over the limit."""
+    error = body_too_large(limit_bytes)
+    return respond(request, BODY_TOO_LARGE, str(error.detail), headers=error.headers)
+
+
+def body_too_large(limit_bytes: int) -> HTTPException:
+    """Raised while a body is read. What is left of it stays unread, so the connection closes."""
+    detail = f"The body is larger than {limit_bytes} bytes."
+    return HTTPException(413, detail, headers={"Connection": "close"})
+
+
+def kind_of(error: Exception) -> Kind:
+    """The kind of an error by its nearest class; those of no kind are internal."""
+    kinds = (_OF_ERROR[parent] for parent in type(error).__mro__ if parent in _OF_ERROR)
+    return next(kinds, INTERNAL)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems of a route for the OpenAPI document."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemResponse"}}}
+    titles: dict[int, list[str]] = {}
+    for kind in (INVALID_REQUEST, BODY_TOO_LARGE, INTERNAL, NOT_READY, *_OF_ERROR.values()):
+        titles.setdefault(kind.status, []).append(kind.title)
+    return {
+        status: {"description": "; ".join(dict.fromkeys(titles[status])), "content": content}
+        for status in statuses
+    }
+
+
+async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
+    kind = kind_of(error)
+    if kind is INTERNAL:
+        raise error
+    return respond(request, kind, str(error) or kind.title)
+
+
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    error = cast(HTTPException, error)
+    unnamed = Kind(error.status_code, f"http-{error.status_code}", "The request failed")
+    kind = _OF_STATUS.get(error.status_code, unnamed)
+    detail = _DETAILS.get(error.status_code, str(error.detail))
+    return respond(request, kind, detail, headers=error.headers)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    errors = [_explained(problem) for problem in cast(RequestValidationError, error).errors()]
+    detail = "; ".join(f"{entry['field']}: {entry['message']}" for entry in errors)
+    return respond(request, INVALID_REQUEST, detail, errors=errors)
+
+
+def _explained(problem: Mapping[str, Any]) -> dict[str, str]:
+    """Where and why, never the value that was sent."""
+    place, *path = (str(step)[:100] for step in problem["loc"])
+    unknown = problem["type"] == "extra_forbidden"
+    message = "is not known here" if unknown else str(problem["msg"]).removeprefix("Value error, ")
+    return {"in": place, "field": ".".join(path) or place, "message": message}
+
+
+def _retry(request: Request, kind: Kind) -> dict[str, str]:
+    if not kind.is_temporary:
+        return {}
+    return {"Retry-After": str(request.app.state.settings.retry_after_seconds)}

@@ -1,0 +1,58 @@
+"""`gsco`: the command line's root. Exit codes: 0 done, 1 failed, 2 wrong use."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval.errors import RetrievalError
+from service.cli import demo, evaluate, generalist, retrieval, serving, specialists, tasks
+from service.cli.output import messages
+from service.errors import GscoError, Misconfigured
+from service.settings import read_settings
+from specialists.errors import SpecialistsError, UnknownBackbone, UnknownTask
+
+WRONG_USE = (UnknownTask, UnknownBackbone, Misconfigured)
+
+app = typer.Typer(
+    name="gsco",
+    help="Generalist–specialist collaboration for medical images. Assists; does not diagnose.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("demo")(demo.demo)
+app.command("serve")(serving.serve)
+app.command("diagnose")(serving.diagnose)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(specialists.app, name="specialists")
+app.add_typer(retrieval.app, name="retrieval")
+app.add_typer(generalist.app, name="generalist")
+app.add_typer(tasks.database, name="db")
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    home: Annotated[Path | None, typer.Option(help="Home folder; default GSCO_HOME.")] = None,
+) -> None:
+    """Everything else is set by GSCO_* variables: see docs/operations.md."""
+    context.obj = read_settings(home=home)
+
+
+@app.command("version")
+def show_version() -> None:
+    """The version of this code, as diagnoses record it."""
+    typer.echo(version("gsco"))
+
+
+def main() -> None:
+    """The console script: one clear sentence and an exit code for every expected failure."""
+    try:
+        app()
+    except (GscoError, SpecialistsError, RetrievalError) as error:
+        messages.print(f"gsco: {error}", style="bold red", markup=False, highlight=False)
+        sys.exit(2 if isinstance(error, WRONG_USE) else 1)

@@ -1,0 +1,36 @@
+"""The tasks of the demonstration, and the phantoms that belong to each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+
+from service.demo import phantoms
+from service.demo.phantoms import Phantom, Scanner
+from specialists import task as tasks
+from specialists.task import Task
+
+_KINDS = {"phantom-cxr": "chest", "phantom-derm": "dermoscopy", "phantom-fundus": "fundus"}
+
+
+@dataclass(frozen=True, slots=True)
+class DemoTask:
+    """A task whose images are drawn: `kind` is the kind of phantom."""
+
+    task: Task
+    kind: str
+
+    def series(
+        self, count: int, seed: int, size: int = 96, scanner: Scanner = phantoms.HOSPITAL_A
+    ) -> Iterator[Phantom]:
+        """Phantoms with balanced labels; the same seed gives the same images."""
+        return phantoms.series(self.kind, count, seed, size, scanner)
+
+
+def demo_tasks() -> tuple[DemoTask, ...]:
+    """Every task of the demonstration, in the order in which it shows them."""
+    return tuple(DemoTask(tasks.parse(toml(name)), kind) for name, kind in _KINDS.items())
+
+
+def toml(name: str) -> str:
+    """The task file of a demo task."""
+    return files("service.demo").joinpath("task_files", f"{name}.toml").read_text("utf-8")

@@ -1,0 +1,62 @@
+"""One function for any bytes from outside: `decode`.
+
+In the service it runs in a sandbox; the command line and the tests call it directly.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import GscoError, ImageTooLarge, UnreadableImage
+from service.intake.dataset import looks_like_dicom
+from service.intake.dicom import decode_dicom
+from service.intake.images import decode_image
+from service.intake.limits import Limits
+from service.intake.result import Decoded, IntakeResult, intake_result
+
+_DEFAULT = Limits()
+NO_MEMORY = "decoding the image needs more memory than allowed"
+
+
+def decode(
+    data: bytes, limits: Limits = _DEFAULT, *, frame: int | None = None, key: bytes = b""
+) -> IntakeResult:
+    """The image in `data`, decoded in this process: for the command line and for tests.
+
+    `frame` counts from 1; by default the middle one of a DICOM file, the first of any other. `key`
+    makes the patient's pseudonym. Raises UnreadableImage, ImageTooLarge or UnsupportedImage, each
+    with one sentence that quotes nothing from the file but sizes and standard names.
+    """
+    return intake_result(data, decoded(data, limits, frame), key)
+
+
+def decoded(data: bytes, limits: Limits, frame: int | None = None) -> Decoded:
+    """What `decode` does in the sandbox: everything that touches the file's content."""
+    limits.check_bytes(len(data))
+    is_dicom = looks_like_dicom(data)
+    try:
+        with _discreet():
+            return (decode_dicom if is_dicom else decode_image)(data, limits, frame)
+    except GscoError:
+        raise
+    except MemoryError:
+        problem: GscoError = ImageTooLarge(NO_MEMORY)
+    except Exception:  # noqa: BLE001 - decoders raise anything on hostile files
+        problem = UnreadableImage(f"the {'DICOM file' if is_dicom else 'image'} is malformed")
+    # Raised out here, so that no traceback carries the decoder's message: it may quote the patient.
+    raise problem
+
+
+@contextmanager
+def _discreet() -> Iterator[None]:
+    """Keep what libraries say of a file out of warnings and logs: it may quote the patient."""
+    logger = logging.getLogger("pydicom")
+    before = logger.propagate
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.propagate = before

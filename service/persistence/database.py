@@ -1,0 +1,107 @@
+"""The database: SQLite by default, PostgreSQL in production."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from service.errors import Misconfigured
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_SECONDS = 30
+_MIGRATION_LOCK = 0x6753436F  # any number, as long as nobody else locks it in this database
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for `sqlite:///FILE` (made with its folders) or `postgresql://…`.
+
+    Raises Misconfigured for a URL or place that cannot be used. PostgreSQL is first contacted
+    when first used.
+    """
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(parsed)
+    try:
+        return create_engine(parsed, pool_pre_ping=True)
+    except ImportError as error:
+        raise Misconfigured("PostgreSQL needs the driver: pip install 'psycopg[binary]'") from error
+
+
+def upgrade(database: Engine | str) -> None:
+    """Brings every table to this version of the code; safe to call from many processes at once.
+
+    Raises Misconfigured where the database cannot be reached or is not ours.
+    """
+    if isinstance(database, str):
+        engine = open_engine(database)
+        try:
+            upgrade(engine)
+        finally:
+            engine.dispose()
+        return
+    try:
+        with database.begin() as connection:
+            _wait_for_others(connection)
+            command.upgrade(_alembic(connection), "head")
+    except DBAPIError as error:
+        raise Misconfigured(f"{_shown(database.url)} cannot be used: {error.orig}") from error
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise Misconfigured("not a database URL: write sqlite:///FILE or postgresql://…") from error
+    if parsed.drivername in {"postgres", "postgresql"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise Misconfigured(f"{_shown(parsed)}: only SQLite and PostgreSQL are supported")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise Misconfigured("a database in memory would lose every diagnosis: name a file")
+    return parsed
+
+
+def _open_sqlite(url: URL) -> Engine:
+    try:
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        with engine.connect() as connection:
+            connection.execute(text("PRAGMA user_version"))
+    except NoSuchModuleError as error:
+        raise Misconfigured(f"{_shown(url)}: no such SQLite driver") from error
+    except (OSError, DBAPIError) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error.strerror
+        raise Misconfigured(f"{_shown(url)} cannot be used: {reason}") from error
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    """WAL: readers never wait for a writer. FULL: what is committed survives a power cut."""
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """Two processes that start together must not both create the tables."""
+    if connection.dialect.name == "sqlite":
+        # Python's driver opens no transaction for CREATE TABLE by itself.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)

@@ -1,0 +1,1 @@
+"""Alembic's scripts: applied by `database.upgrade`, in the order of `versions/`."""

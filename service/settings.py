@@ -1,0 +1,151 @@
+"""Settings of a running service: the only reader of the environment.
+
+Every field can be set by an environment variable of its name with the prefix `GSCO_`, or by an
+argument. A variable that names no setting does not stop the service: `unknown_variables` lists
+it with the nearest name, for the log. Kubernetes makes variables such as `GSCO_PORT_80_TCP` for
+a service called gsco; these are known for what they are.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import Misconfigured
+
+PREFIX = "GSCO_"
+NANO_GENERALIST = Path(__file__).parent / "generalist" / "nano"
+MEBIBYTE = 1024 * 1024
+_KUBERNETES_LINK = re.compile(r"GSCO_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)")
+
+
+class Settings(BaseSettings):
+    """Where things are and how much of everything is allowed; sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
+
+    home: Path = Field(Path(".gsco"), description="folder of tasks, specialists, indexes, database")
+    database_url: str = Field(
+        default_factory=lambda data: _sqlite_in(data["home"]),
+        repr=False,
+        description="SQLAlchemy URL, may hold a password; default: gsco.db in the home folder",
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+
+    generalist_engine: Literal["embedded", "vllm"] = "embedded"
+    generalist_path: Path = Field(NANO_GENERALIST, description="checkpoint of the embedded engine")
+    generalist_url: str = Field("", description="OpenAI-compatible server of the vllm engine")
+    generalist_model: str = Field("", description="name of the model on that server")
+    generalist_api_key: SecretStr | None = None
+    generalist_timeout_seconds: PositiveFloat = 60.0
+
+    device: str = Field("cpu", description="torch device of the specialists")
+    threads: PositiveInt | None = Field(None, description="torch threads; unset: torch decides")
+    neighbours: PositiveInt = Field(10, description="reference cases shown to the generalist")
+
+    max_upload_bytes: PositiveInt = Field(64 * MEBIBYTE, description="largest request body")
+    max_pixels: PositiveInt = Field(50_000_000, description="of the frame that is decoded")
+    decode_timeout_seconds: PositiveFloat = 20.0
+    decode_memory_bytes: PositiveInt = 3 * 1024 * MEBIBYTE
+    decode_workers: PositiveInt = 1
+    pseudonym_key: SecretStr = Field(
+        SecretStr(""), description="secret with which patient identifiers become pseudonyms"
+    )
+    max_concurrent_cases: PositiveInt = Field(32, description="over it: 503 with Retry-After")
+    retry_after_seconds: NonNegativeInt = 5
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("home", "generalist_path")
+    @classmethod
+    def _expand_user(cls, path: Path) -> Path:
+        return path.expanduser()
+
+    @field_validator("log_level", "log_format", "generalist_engine", mode="before")
+    @classmethod
+    def _lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_kubernetes_link(cls, value: Any) -> Any:
+        """A Kubernetes service called gsco sets GSCO_PORT=tcp://10.0.0.1:8000 in every pod."""
+        is_link = isinstance(value, str) and value.startswith(("tcp://", "udp://"))
+        return cls.model_fields["port"].default if is_link else value
+
+    @model_validator(mode="after")
+    def _vllm_needs_an_address(self) -> Self:
+        if self.generalist_engine != "vllm":
+            return self
+        for name in ("generalist_url", "generalist_model"):
+            if not getattr(self, name):
+                raise ValueError(f"generalist_engine 'vllm' needs {PREFIX}{name.upper()}")
+        return self
+
+    @property
+    def tasks_folder(self) -> Path:
+        return self.home / "tasks"
+
+    @property
+    def specialists_folder(self) -> Path:
+        return self.home / "specialists"
+
+    @property
+    def indexes_folder(self) -> Path:
+        return self.home / "indexes"
+
+
+def read_settings(**given: Any) -> Settings:
+    """Settings from the environment; arguments that are not None win over it.
+
+    Raises Misconfigured with one line per setting that cannot be used; values are never shown.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        problems = (p for p in error.errors() if p["type"] != "default_factory_not_called")
+        lines = (_explain(problem["loc"], problem["msg"]) for problem in problems)
+        raise Misconfigured("\n".join(lines)) from None
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """Variables with our prefix that name no setting, each with the nearest that does."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    ours = (name for name in environment if name.upper().startswith(PREFIX))
+    unknown = (n for n in ours if n.upper() not in known and not _KUBERNETES_LINK.fullmatch(n))
+    return {name: _nearest(name.upper(), known) for name in sorted(unknown)}
+
+
+def _sqlite_in(home: Path) -> str:
+    return f"sqlite:///{(home / 'gsco.db').absolute()}"
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
+def _explain(location: tuple[int | str, ...], message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return f"{PREFIX}{str(location[0]).upper()}: {text}" if location else text

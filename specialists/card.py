@@ -1,0 +1,51 @@
+"""A specialist's card: its manifest in words."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from specialists.loader import Manifest
+
+_CARD = """\
+# {backbone} ({scale}) for {task}
+
+Research and evaluation only; not a medical device.
+
+- Task: {task} ({kind}); labels: {labels}
+- Parameters: {parameters:,}; embedding: {dimension} numbers, the pooled pre-logits
+- Preprocessing: {preprocessing}, {input_size} × {input_size} px
+- Trained on data with fingerprint `{fingerprint}`
+- Licence: {licence}
+
+| validation | |
+|---|---|
+{validation}
+
+Recipe: {recipe}
+
+Probabilities are calibrated on the validation split with temperature {temperature:.3f}. Images of
+another hospital, device or age group may be answered worse than the table says.
+"""
+
+
+def write(manifest: "Manifest") -> str:
+    """The card as Markdown."""
+    return _CARD.format(
+        backbone=manifest.backbone,
+        scale=manifest.scale,
+        task=manifest.task,
+        kind=manifest.kind,
+        labels=", ".join(manifest.labels),
+        parameters=manifest.parameters,
+        dimension=manifest.embedding_dimension,
+        preprocessing=manifest.preprocessing.version,
+        input_size=manifest.preprocessing.input_size,
+        fingerprint=manifest.data_fingerprint[:16],
+        licence=manifest.licence,
+        validation="\n".join(_row(*entry) for entry in manifest.validation.items()),
+        recipe=", ".join(f"{name} {value}" for name, value in manifest.recipe.items()),
+        temperature=manifest.temperature,
+    )
+
+
+def _row(name: str, value: float | None) -> str:
+    return f"| {name} | {'not defined' if value is None else format(value, '.4f')} |"

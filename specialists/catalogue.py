@@ -1,0 +1,119 @@
+"""The backbones that may sit on the panel, as data: `catalogue.toml`, read once. Free of torch."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from specialists.errors import UnknownBackbone
+from specialists.task import Task
+
+
+class Scale(StrEnum):
+    """The size of a specialist: the paper's backbone, or a small relative for laptops and tests."""
+
+    FULL = "full"
+    NANO = "nano"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How a backbone is built at one scale, and what it expects to see."""
+
+    constructor: str  # "timm:NAME", or "module:function"
+    input_size: int  # pixels, width and height
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dimension: int  # of the embedding, the pooled pre-logits
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """One backbone of the catalogue at every scale it comes in."""
+
+    key: str
+    name: str
+    pretrained: str  # the pinned weights that the full scale starts from
+    licence: str  # of the pretrained weights
+    scales: Mapping[Scale, Architecture]
+
+    def at(self, scale: Scale) -> Architecture:
+        """The architecture at a scale; raises UnknownBackbone where there is none."""
+        if scale not in self.scales:
+            raise UnknownBackbone(f"backbone {self.key!r} has no scale {scale!r}")
+        return self.scales[scale]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How specialists of one scale are trained; `patience` counts epochs without improvement."""
+
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_epochs: float
+    balanced: bool
+    augmentation: "Augmentation"
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """The largest random change of a training image; zeros change nothing."""
+
+    flip: bool = False  # left and right; wrong where the side matters, as in a chest X-ray
+    shift: float = 0.0  # share of the width
+    rotation: float = 0.0  # degrees
+    zoom: float = 0.0  # share, in and out
+    contrast: float = 0.0  # share
+    brightness: float = 0.0  # share of the full range
+
+
+def find(key: str) -> Backbone:
+    """The backbone of that key; raises UnknownBackbone with the keys that exist."""
+    if key not in CATALOGUE:
+        raise UnknownBackbone(f"unknown backbone {key[:80]!r}; known: {', '.join(CATALOGUE)}")
+    return CATALOGUE[key]
+
+
+def panel_of(task: Task) -> tuple[str, ...]:
+    """The backbones expected to answer a task, in the panel's order: its own list, or the ten."""
+    return task.panel or PANEL
+
+
+def recipe_of(scale: Scale) -> Recipe:
+    """The default training recipe of a scale."""
+    fields = dict(_DOCUMENT["recipe"][scale])
+    return Recipe(**fields | {"augmentation": Augmentation(**fields.pop("augmentation", {}))})
+
+
+def _backbone(entry: Mapping[str, Any]) -> Backbone:
+    scales = {scale: _architecture(entry[scale]) for scale in Scale if scale in entry}
+    names = ("key", "name", "pretrained", "licence")
+    return Backbone(**{name: entry[name] for name in names}, scales=MappingProxyType(scales))
+
+
+def _architecture(entry: Mapping[str, Any]) -> Architecture:
+    mean, std = _DOCUMENT["colours"][entry["colours"]]
+    return Architecture(
+        constructor=entry["constructor"],
+        input_size=entry["input_size"],
+        mean=tuple(mean),
+        std=tuple(std),
+        dimension=entry["dimension"],
+        arguments=MappingProxyType(entry.get("arguments", {})),
+    )
+
+
+_DOCUMENT = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))
+
+CATALOGUE: Mapping[str, Backbone] = MappingProxyType(
+    {entry["key"]: _backbone(entry) for entry in _DOCUMENT["backbone"]}
+)
+PANEL: tuple[str, ...] = tuple(_DOCUMENT["panel"])
+"""The ten of the paper, in the order in which the panel speaks."""

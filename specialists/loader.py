@@ -1,0 +1,199 @@
+"""A trained specialist on disk: a folder of weights, a manifest and a card.
+
+<folder>/<task>/<backbone>/weights.safetensors   the tensors; only this format is ever loaded
+                           manifest.json         what they are, for which task, how they came about
+                           card.md               the same for people
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cattrs
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from specialists import card, catalogue, transforms
+from specialists.architectures import EmbeddingClassifier, build
+from specialists.catalogue import Architecture, Scale
+from specialists.errors import InvalidSpecialist, UnknownBackbone
+from specialists.task import Task
+
+FORMAT = 1
+WEIGHTS, MANIFEST, CARD = "weights.safetensors", "manifest.json", "card.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What was done to the training images; the same is done to every image asked about."""
+
+    version: str
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything about a specialist but its tensors. `labels` are in the order of its outputs."""
+
+    task: str
+    kind: str
+    labels: tuple[str, ...]
+    backbone: str
+    scale: Scale
+    parameters: int
+    embedding_dimension: int
+    preprocessing: Preprocessing
+    recipe: Mapping[str, Any]
+    data_fingerprint: str
+    validation: Mapping[str, float | None]  # metrics on the validation split
+    temperature: float  # logits are divided by it before they become probabilities
+    licence: str
+    weights_sha256: str = ""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Specialist:
+    """A trained specialist, ready to answer: the model is in evaluation mode, float32."""
+
+    manifest: Manifest
+    model: EmbeddingClassifier = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.manifest.backbone
+
+
+def save(folder: Path, model: EmbeddingClassifier, manifest: Manifest) -> Manifest:
+    """Writes a specialist, whole or not at all, over an earlier one; the sha256 is filled in.
+
+    The weights are stored as float16, which halves the file; `stored` is what will be loaded.
+    """
+    weights = save_tensors(stored(model))
+    manifest = replace(manifest, weights_sha256=hashlib.sha256(weights).hexdigest())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as name:
+        fresh = Path(name) / folder.name
+        fresh.mkdir()
+        (fresh / WEIGHTS).write_bytes(weights)
+        (fresh / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
+        (fresh / CARD).write_text(card.write(manifest), "utf-8")
+        _put_in_place(fresh, folder)
+    return manifest
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    if folder.exists():
+        old = fresh.with_name("old")
+        folder.rename(old)
+    fresh.rename(folder)
+
+
+def stored(model: EmbeddingClassifier) -> dict[str, Tensor]:
+    """The model's tensors as they are stored: float16 where the values fit, all else as it is."""
+    return {name: _stored(tensor.cpu().contiguous()) for name, tensor in model.state_dict().items()}
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    return half if half.isfinite().all() else tensor
+
+
+def load(folder: Path, task: Task | None = None, device: str = "cpu") -> Specialist:
+    """The specialist in a folder, checked against its manifest and, where given, against the task.
+
+    Raises InvalidSpecialist where a file is missing or damaged, the weights' sha256 or shapes are
+    not those promised, or the task's labels are others than it was trained on.
+    """
+    manifest = read_manifest(folder)
+    if task is not None:
+        _check_task(manifest, task)
+    architecture = _architecture(manifest)
+    tensors = _read_weights(folder / WEIGHTS, manifest)
+    model = build(architecture, len(manifest.labels))
+    _fill(model, tensors, manifest)
+    return Specialist(manifest, model.to(device, memory_format=torch.channels_last).eval())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest alone, without the weights; raises InvalidSpecialist."""
+    try:
+        document = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return _CONVERTER.structure(document, Manifest)
+    except FileNotFoundError as error:
+        raise InvalidSpecialist(f"no specialist {folder.name!r}: {MANIFEST} is missing") from error
+    except (OSError, ValueError, cattrs.BaseValidationError) as error:
+        raise InvalidSpecialist(f"{MANIFEST} of {folder.name!r} cannot be read") from error
+
+
+def _check_task(manifest: Manifest, task: Task) -> None:
+    if manifest.task != task.name or manifest.kind != task.kind:
+        raise InvalidSpecialist(
+            f"specialist {manifest.backbone!r} was trained for the {manifest.kind} task "
+            f"{manifest.task!r}, not for the {task.kind} task {task.name!r}"
+        )
+    if manifest.labels != task.label_names:
+        raise InvalidSpecialist(
+            f"specialist {manifest.backbone!r} knows the labels {', '.join(manifest.labels)}; "
+            f"task {task.name!r} has {', '.join(task.label_names)}"
+        )
+
+
+def _architecture(manifest: Manifest) -> Architecture:
+    try:
+        architecture = catalogue.find(manifest.backbone).at(manifest.scale)
+    except UnknownBackbone as error:
+        raise InvalidSpecialist(str(error)) from error
+    if manifest.preprocessing != preprocessing_of(architecture):
+        raise InvalidSpecialist(
+            f"specialist {manifest.backbone!r} was trained with other preprocessing than this "
+            f"version's {transforms.VERSION!r} at {architecture.input_size} px"
+        )
+    return architecture
+
+
+def preprocessing_of(architecture: Architecture) -> Preprocessing:
+    return Preprocessing(
+        transforms.VERSION, architecture.input_size, architecture.mean, architecture.std
+    )
+
+
+def _read_weights(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidSpecialist(
+            f"no weights for {manifest.backbone!r} on task {manifest.task!r}"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != manifest.weights_sha256:
+        raise InvalidSpecialist(
+            f"the weights of {manifest.backbone!r} are not those of its manifest: sha256 differs"
+        )
+    try:
+        return load_tensors(content)
+    except SafetensorError as error:
+        raise InvalidSpecialist(f"{path.name} of {manifest.backbone!r} is damaged") from error
+
+
+def _fill(model: EmbeddingClassifier, tensors: dict[str, Tensor], manifest: Manifest) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InvalidSpecialist(
+            f"the weights of {manifest.backbone!r} do not fit the {manifest.scale} architecture "
+            f"with {len(manifest.labels)} labels"
+        ) from error
+
+
+_CONVERTER = cattrs.Converter()

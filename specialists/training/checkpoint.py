@@ -1,0 +1,80 @@
+"""Where an interrupted training goes on: safetensors and JSON, one file, written whole or not at all."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a training is. `run` names everything it depends on; another run starts afresh."""
+
+    run: str
+    epochs_done: int = 0
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """Progress with the tensors to go on from: the model, the best model so far, the optimiser."""
+
+    progress: Progress
+    model: Tensors
+    best: Tensors
+    optimizer: Tensors
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Replaces an earlier checkpoint; a crash leaves that one or this one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = {"model": checkpoint.model, "best": checkpoint.best, "optimizer": checkpoint.optimizer}
+    tensors = {
+        f"{part}/{name}": t.contiguous() for part, ts in parts.items() for name, t in ts.items()
+    }
+    fresh = path.with_suffix(".writing")
+    save_file(tensors, fresh, metadata={"progress": json.dumps(asdict(checkpoint.progress))})
+    os.replace(fresh, path)
+
+
+def read(path: Path, run: str) -> Checkpoint | None:
+    """The checkpoint of this very run; None where there is none, or only a damaged one."""
+    try:
+        with safe_open(path, "pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    if progress.run != run:
+        return None
+    return Checkpoint(progress, *(_part(tensors, part) for part in ("model", "best", "optimizer")))
+
+
+def _part(tensors: Tensors, part: str) -> Tensors:
+    start = f"{part}/"
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The optimiser's memory as named tensors, "PARAMETER/NAME"."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {f"{place}/{name}": t for place, entry in state.items() for name, t in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Gives an optimiser its memory back."""
+    state: dict[int, Tensors] = {}
+    for key, tensor in tensors.items():
+        place, name = key.split("/")
+        state.setdefault(int(place), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,201 @@
+"""Stand-ins for the parts of the service: real behaviour, scripted answers, no models.
+
+Every fake takes `failure` (raised instead of answering) and `delay_seconds`, and remembers in
+`asked` what it was asked. `calls`, where given, is a list shared by several fakes in which they
+note "start generalist" or "close store", for stories about the order of things.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from builders import PANEL, a_neighbour, a_picture, an_identity, an_image, sha256_of
+
+from retrieval.neighbour import Neighbour, Query, Retrieval
+from service.domain import Completion, Diagnosis, GeneralistIdentity, Image, Prompt
+from service.errors import NotFound
+from specialists.prediction import (
+    Consultation,
+    Embedding,
+    MissingSpecialist,
+    Pixels,
+    SpecialistPrediction,
+    Vector,
+)
+from specialists.task import Task
+
+
+@dataclass
+class FakePart:
+    """What all fakes share: being started and closed, being slow, failing."""
+
+    failure: Exception | None = None
+    delay_seconds: float = 0.0
+    start_failure: Exception | None = None
+    calls: list[str] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.calls.append(f"start {self._name}")
+        if self.start_failure is not None:
+            raise self.start_failure
+
+    async def close(self) -> None:
+        self.calls.append(f"close {self._name}")
+
+    async def _act(self, asked: Any) -> None:
+        self.asked.append(asked)
+        await asyncio.sleep(self.delay_seconds)
+        if self.failure is not None:
+            raise self.failure
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__.removeprefix("Fake").lower()
+
+
+@dataclass
+class FakeSpecialists(FakePart):
+    """A panel of one mind: every specialist gives the last label 0.8, unless told otherwise.
+
+    `probabilities` gives all specialists, or by name some of them, another answer; those in
+    `missing` have a reason instead of an answer.
+    """
+
+    names: Sequence[str] = PANEL
+    probabilities: tuple[float, ...] | dict[str, tuple[float, ...]] | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+    load_failure: Exception | None = None
+    loads: list[str] = field(default_factory=list)
+
+    async def load(self, task: Task) -> None:
+        self.loads.append(task.name)
+        if self.load_failure is not None:
+            raise self.load_failure
+
+    async def consult(self, pixels: Pixels, task: Task) -> Consultation:
+        await self._act((pixels, task))
+        answering = [name for name in self.names if name not in self.missing]
+        return Consultation(
+            task.name,
+            tuple(self._prediction(name, task) for name in answering),
+            tuple(Embedding(name, _weights(name), _embed(name, pixels)) for name in answering),
+            tuple(MissingSpecialist(name, reason) for name, reason in self.missing.items()),
+        )
+
+    def _prediction(self, name: str, task: Task) -> SpecialistPrediction:
+        scripted = self.probabilities
+        if isinstance(scripted, dict):
+            scripted = scripted.get(name)
+        return SpecialistPrediction(name, scripted or favouring_last(task), _weights(name), 0.9)
+
+
+@dataclass
+class FakeRetriever(FakePart):
+    """Always the same neighbours, but never those of the case's own group."""
+
+    neighbours: tuple[Neighbour, ...] = field(default_factory=lambda: (a_neighbour(),))
+
+    async def search(
+        self, task: str, queries: tuple[Query, ...], *, group: str | None, image_sha256: str
+    ) -> Retrieval:
+        await self._act((task, queries, group, image_sha256))
+        others = tuple(
+            neighbour
+            for neighbour in self.neighbours
+            if neighbour.case.group != group and neighbour.case.image_sha256 != image_sha256
+        )
+        return Retrieval(others, tuple(f"{task}/{query.retriever}" for query in queries))
+
+
+@dataclass
+class FakeGeneralist(FakePart):
+    """Answers from a script, in order; afterwards, or without one, its first choice is likeliest.
+
+    `asked` holds the prompts. `failure` also fails the check.
+    """
+
+    script: list[Completion] = field(default_factory=list)
+    identity: GeneralistIdentity = field(default_factory=an_identity)
+
+    async def answer(self, prompt: Prompt) -> Completion:
+        await self._act(prompt)
+        if self.script:
+            return self.script.pop(0)
+        if not prompt.choices:
+            return Completion("No acute abnormality.")
+        return completion(prompt.choices, prompt.choices[0])
+
+    async def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+@dataclass
+class FakeStore(FakePart):
+    """Diagnoses in a dictionary."""
+
+    saved: dict[str, Diagnosis] = field(default_factory=dict)
+
+    async def save(self, diagnosis: Diagnosis) -> None:
+        await self._act(diagnosis)
+        self.saved[diagnosis.id] = diagnosis
+
+    async def get(self, diagnosis_id: str) -> Diagnosis:
+        await self._act(diagnosis_id)
+        if diagnosis_id not in self.saved:
+            raise NotFound(f"no diagnosis {diagnosis_id!r}")
+        return self.saved[diagnosis_id]
+
+    async def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def recent(self, limit: int = 20) -> tuple[Diagnosis, ...]:
+        return tuple(reversed(self.saved.values()))[:limit]
+
+
+@dataclass(frozen=True)
+class FakeIntakeResult:
+    image: Image
+    group: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    references: Any = None
+
+
+@dataclass
+class FakeIntake(FakePart):
+    """Takes any bytes for a picture; the same bytes are the same picture."""
+
+    group: str | None = None
+    notes: tuple[str, ...] = ()
+
+    async def decode(self, data: bytes, *, frame: int | None = None) -> FakeIntakeResult:
+        await self._act((len(data), frame))
+        digest = hashlib.sha256(data).hexdigest()
+        pixels = a_picture(seed=int(digest[:8], 16))
+        return FakeIntakeResult(an_image(pixels, sha256=digest, notes=self.notes), self.group)
+
+
+def completion(choices: Sequence[str], chosen: str, probability: float = 0.9) -> Completion:
+    """An answer that gives one choice this probability, and the others equal parts of the rest."""
+    rest = (1 - probability) / max(1, len(choices) - 1)
+    return Completion(chosen, tuple(probability if c == chosen else rest for c in choices))
+
+
+def favouring_last(task: Task) -> tuple[float, ...]:
+    """Probability 0.8 for the last label, equal parts of the rest for the others."""
+    return completion(task.label_names, task.label_names[-1], 0.8).probabilities
+
+
+def _weights(specialist: str) -> str:
+    return sha256_of(f"weights of {specialist}")
+
+
+def _embed(specialist: str, pixels: Pixels) -> Vector:
+    seed = hashlib.sha256(specialist.encode() + pixels.tobytes()).digest()[:8]
+    vector = np.random.default_rng(list(seed)).normal(size=8).astype(np.float32)
+    return vector / np.linalg.norm(vector)
