@@ -65,7 +65,7 @@ def count_cases(engine: Engine) -> dict[str, int]:
     """The number of reference cases per task."""
     counted = select(ReferenceCaseRecord.task, func.count()).group_by(ReferenceCaseRecord.task)
     with Session(engine) as session:
-        return dict(session.execute(counted).tuples().all())
+        return {task: int(count) for task, count in session.execute(counted)}
 
 
 def cases_by_key(engine: Engine, task: str, keys: Sequence[int]) -> dict[int, ReferenceCase]:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from retrieval import database, fusion
 from retrieval.errors import RetrievalError
-from retrieval.fusion import CUT, Fused, Ranking
+from retrieval.fusion import CUT, Ranking
 from retrieval.index import Keys
 from retrieval.neighbour import MissingRetriever, Neighbour, Query, ReferenceCase, Retrieval
 from retrieval.shelf import Shelf
@@ -81,7 +81,7 @@ class FaissRetriever:
         without the database all of them are missing. Raises nothing for either.
         """
         try:
-            return await self._search(task, queries, group, image_sha256)
+            return await self._in_thread(lambda: self._search(task, queries, group, image_sha256))
         except SQLAlchemyError as error:
             logger.warning("reference cases cannot be read", exc_info=True)
             reason = f"the reference cases cannot be read ({type(error).__name__})"
@@ -91,35 +91,30 @@ class FaissRetriever:
         """What is stored and what can be searched, per task and specialist."""
         return await self._in_thread(lambda: stats(self._engine, self._indexes))
 
-    async def _search(
+    def _search(
         self, task: str, queries: tuple[Query, ...], group: str | None, image_sha256: str
     ) -> Retrieval:
-        own = await self._in_thread(
-            lambda: database.own_keys(self._engine, task, group=group, image_sha256=image_sha256)
-        )
-        answers = await asyncio.gather(*(self._ask(task, query, own) for query in queries))
+        own = database.own_keys(self._engine, task, group=group, image_sha256=image_sha256)
+        answers = [self._ask(task, query, own) for query in queries]
         found = [answer for answer in answers if not isinstance(answer, MissingRetriever)]
-        fused = fusion.within_cut(fusion.fuse(ranking for ranking, _ in found), self._cut)
-        shown = await self._in_thread(lambda: self._neighbours_of(task, fused))
+        neighbours = self._neighbours_of(task, [ranking for ranking, _ in found])
         return Retrieval(
-            tuple(one for one in shown if not _is_own(one.case, group, image_sha256)),
+            tuple(one for one in neighbours if not _is_own(one.case, group, image_sha256)),
             index_ids=tuple(index_id for _, index_id in found),
             missing=tuple(one for one in answers if isinstance(one, MissingRetriever)),
         )
 
-    async def _ask(self, task: str, query: Query, own: Keys) -> Found | MissingRetriever:
+    def _ask(self, task: str, query: Query, own: Keys) -> Found | MissingRetriever:
         try:
-            return await self._in_thread(lambda: self._look_up(task, query, own))
+            index, manifest = self._shelf.get(task, query.retriever)
+            return index.search(query, DEPTH * self._neighbours, own), manifest.index_id
         except RetrievalError as error:
             return _missing(query, str(error))
 
-    def _look_up(self, task: str, query: Query, own: Keys) -> Found:
-        index, manifest = self._shelf.get(task, query.retriever)
-        return index.search(query, DEPTH * self._neighbours, own), manifest.index_id
-
-    def _neighbours_of(self, task: str, fused: tuple[Fused, ...]) -> tuple[Neighbour, ...]:
+    def _neighbours_of(self, task: str, rankings: list[Ranking]) -> tuple[Neighbour, ...]:
         """More rows are asked for than wanted: an index may still hold cases removed since."""
-        wanted = fused[: 2 * self._neighbours]
+        near = fusion.within_cut(fusion.fuse(rankings), self._cut)
+        wanted = near[: 2 * self._neighbours]
         cases = database.cases_by_key(self._engine, task, [one.key for one in wanted])
         known = [one for one in wanted if one.key in cases]
         return tuple(
@@ -134,7 +129,7 @@ class FaissRetriever:
 
 
 def _is_own(case: ReferenceCase, group: str | None, image_sha256: str) -> bool:
-    """Asked once more of the rows themselves: a case may have been stored since the search began."""
+    """Asked once more of the rows: a case may have been stored since the search began."""
     return case.image_sha256 == image_sha256 or (bool(group) and case.group == group)
 
 

@@ -111,10 +111,7 @@ class Pipeline:
         self, case: Case, consultation: Consultation
     ) -> tuple[Retrieval, tuple[Missing, ...]]:
         """Neighbours, or none and the reason: retrieval never stops a diagnosis."""
-        queries = tuple(
-            Query(embedding.specialist, embedding.encoder_sha256, embedding.vector)
-            for embedding in consultation.embeddings
-        )
+        queries = queries_of(consultation)
         if not queries:
             return Retrieval(()), (Missing("retrieval", "no specialist to embed the image"),)
         try:
@@ -141,6 +138,14 @@ class Pipeline:
             arbitration_prompt_sha256=prompt.sha256(final),
             generalist=self.generalist.identity,
         )
+
+
+def queries_of(consultation: Consultation) -> tuple[Query, ...]:
+    """What retrieval is asked: every specialist's embedding, for that specialist's index."""
+    return tuple(
+        Query(embedding.specialist, embedding.encoder_sha256, embedding.vector)
+        for embedding in consultation.embeddings
+    )
 
 
 async def _together(

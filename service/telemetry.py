@@ -151,7 +151,8 @@ def _silence_libraries() -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"
-    for name in ("httpx", "httpcore", "PIL", "pydicom", "multipart"):
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    for name in ("httpx", "httpcore", "PIL", "pydicom"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -33,7 +33,11 @@ class EmbeddingClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         embedding = self._embed(images)
-        return self._classifier()(embedding), embedding
+        return self.classify(embedding), embedding
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """The logits that belong to an embedding."""
+        return cast(Tensor, self._classifier()(embedding))
 
     def _embed(self, images: Tensor) -> Tensor:
         backbone = cast(Any, self.backbone)
@@ -62,10 +66,17 @@ class AlexNetClassifier(EmbeddingClassifier):
 def build(architecture: Architecture, labels: int) -> EmbeddingClassifier:
     """The untrained model of an architecture with one logit per label."""
     backbone = _construct(
-        architecture.constructor, architecture.arguments | {"num_classes": labels}
+        architecture.constructor, dict(architecture.arguments) | {"num_classes": labels}
     )
     wrap = AlexNetClassifier if isinstance(backbone, AlexNet) else EmbeddingClassifier
     return wrap(backbone)
+
+
+def on_device(model: EmbeddingClassifier, device: str) -> EmbeddingClassifier:
+    """The model on a device, its convolutions in the layout that runs them faster (measured)."""
+    model.to(device)
+    model.to(memory_format=torch.channels_last)
+    return model
 
 
 def _construct(constructor: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -106,7 +117,7 @@ def small_efficientnet(
 def small_alexnet(
     *,
     channels: Sequence[int],
-    stem: Mapping[str, int],
+    stem: Mapping[str, Any],
     pooled_size: int,
     hidden: int,
     dropout: float,

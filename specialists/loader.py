@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import cattrs
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from specialists import card, catalogue, transforms
-from specialists.architectures import EmbeddingClassifier, build
+from specialists.architectures import EmbeddingClassifier, build, on_device
 from specialists.catalogue import Architecture, Scale
 from specialists.errors import InvalidSpecialist, UnknownBackbone
 from specialists.task import Task
@@ -73,13 +72,17 @@ class Specialist:
         return self.manifest.backbone
 
 
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def save(folder: Path, model: EmbeddingClassifier, manifest: Manifest) -> Manifest:
     """Writes a specialist, whole or not at all, over an earlier one; the sha256 is filled in.
 
     The weights are stored as float16, which halves the file; `stored` is what will be loaded.
     """
     weights = save_tensors(stored(model))
-    manifest = replace(manifest, weights_sha256=hashlib.sha256(weights).hexdigest())
+    manifest = replace(manifest, weights_sha256=sha256(weights))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as name:
         fresh = Path(name) / folder.name
@@ -123,18 +126,21 @@ def load(folder: Path, task: Task | None = None, device: str = "cpu") -> Special
     tensors = _read_weights(folder / WEIGHTS, manifest)
     model = build(architecture, len(manifest.labels))
     _fill(model, tensors, manifest)
-    return Specialist(manifest, model.to(device, memory_format=torch.channels_last).eval())
+    return Specialist(manifest, on_device(model, device).eval())
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest alone, without the weights; raises InvalidSpecialist."""
     try:
         document = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return _CONVERTER.structure(document, Manifest)
+        manifest = cattrs.structure(document, Manifest)
     except FileNotFoundError as error:
         raise InvalidSpecialist(f"no specialist {folder.name!r}: {MANIFEST} is missing") from error
     except (OSError, ValueError, cattrs.BaseValidationError) as error:
         raise InvalidSpecialist(f"{MANIFEST} of {folder.name!r} cannot be read") from error
+    if manifest.format != FORMAT:
+        raise InvalidSpecialist(f"{folder.name!r} has format {manifest.format}, not {FORMAT}")
+    return manifest
 
 
 def _check_task(manifest: Manifest, task: Task) -> None:
@@ -176,7 +182,7 @@ def _read_weights(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         raise InvalidSpecialist(
             f"no weights for {manifest.backbone!r} on task {manifest.task!r}"
         ) from error
-    if hashlib.sha256(content).hexdigest() != manifest.weights_sha256:
+    if sha256(content) != manifest.weights_sha256:
         raise InvalidSpecialist(
             f"the weights of {manifest.backbone!r} are not those of its manifest: sha256 differs"
         )
@@ -194,6 +200,3 @@ def _fill(model: EmbeddingClassifier, tensors: dict[str, Tensor], manifest: Mani
             f"the weights of {manifest.backbone!r} do not fit the {manifest.scale} architecture "
             f"with {len(manifest.labels)} labels"
         ) from error
-
-
-_CONVERTER = cattrs.Converter()

@@ -11,7 +11,7 @@ from torch import Tensor
 from specialists.prediction import Pixels
 
 VERSION = "squeeze-bicubic-1"
-"""Names the steps below; changes with them, since specialists trained otherwise would see otherwise.
+"""Names the steps below, and changes with them: specialists trained otherwise see otherwise.
 
 The whole image is squeezed to a square (as MedMNIST does, and GSCo's generalist), with Pillow's
 bicubic filter, which smooths when it shrinks.
@@ -19,7 +19,7 @@ bicubic filter, which smooths when it shrinks.
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
-    """The image (height, width, 3) squeezed to (size, size, 3); raises ValueError on another shape."""
+    """The image (height, width, 3) squeezed to (size, size, 3); ValueError on another shape."""
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise ValueError(f"pixels are (height, width, 3) uint8, not {pixels.shape} {pixels.dtype}")
     if pixels.shape[:2] == (size, size):

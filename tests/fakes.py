@@ -57,6 +57,21 @@ class FakePart:
         return type(self).__name__.removeprefix("Fake").lower()
 
 
+@dataclass(frozen=True)
+class FakeLoadedSpecialist:
+    name: str
+    scale: str
+    weights_sha256: str
+    validation: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class FakePanel:
+    task: str
+    specialists: tuple[FakeLoadedSpecialist, ...]
+    missing: tuple[MissingSpecialist, ...]
+
+
 @dataclass
 class FakeSpecialists(FakePart):
     """A panel of one mind: every specialist gives the last label 0.8, unless told otherwise.
@@ -69,12 +84,23 @@ class FakeSpecialists(FakePart):
     probabilities: tuple[float, ...] | dict[str, tuple[float, ...]] | None = None
     missing: dict[str, str] = field(default_factory=dict)
     load_failure: Exception | None = None
-    loads: list[str] = field(default_factory=list)
+    load_seconds: float = 0.0
+    panels: dict[str, FakePanel] = field(default_factory=dict)
 
-    async def load(self, task: Task) -> None:
-        self.loads.append(task.name)
+    async def load(self, task: Task) -> FakePanel:
+        self.calls.append(f"load {task.name}")
+        await asyncio.sleep(self.load_seconds)
         if self.load_failure is not None:
             raise self.load_failure
+        self.panels[task.name] = FakePanel(
+            task.name,
+            tuple(_loaded(name) for name in self.names if name not in self.missing),
+            tuple(MissingSpecialist(name, reason) for name, reason in self.missing.items()),
+        )
+        return self.panels[task.name]
+
+    def loaded(self) -> tuple[FakePanel, ...]:
+        return tuple(self.panels.values())
 
     async def consult(self, pixels: Pixels, task: Task) -> Consultation:
         await self._act((pixels, task))
@@ -154,8 +180,13 @@ class FakeStore(FakePart):
         if self.failure is not None:
             raise self.failure
 
-    async def recent(self, limit: int = 20) -> tuple[Diagnosis, ...]:
-        return tuple(reversed(self.saved.values()))[:limit]
+    async def recent(
+        self, limit: int = 50, before: str | None = None, task: str | None = None
+    ) -> tuple[Diagnosis, ...]:
+        newest = [d for d in reversed(self.saved.values()) if task in {None, d.task}]
+        if before is not None:
+            newest = newest[newest.index(await self.get(before)) + 1 :]
+        return tuple(newest[:limit])
 
 
 @dataclass(frozen=True)
@@ -189,6 +220,10 @@ def completion(choices: Sequence[str], chosen: str, probability: float = 0.9) ->
 def favouring_last(task: Task) -> tuple[float, ...]:
     """Probability 0.8 for the last label, equal parts of the rest for the others."""
     return completion(task.label_names, task.label_names[-1], 0.8).probabilities
+
+
+def _loaded(name: str) -> FakeLoadedSpecialist:
+    return FakeLoadedSpecialist(name, "nano", _weights(name), {"accuracy": 0.9})
 
 
 def _weights(specialist: str) -> str:

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from prometheus_client import Gauge
 
 from service.errors import Overloaded
+
+T = TypeVar("T")
 
 
 class Admission:
@@ -37,9 +39,7 @@ class CallerLeft(Exception):
     """The caller closed the connection before the answer was there."""
 
 
-async def unless_abandoned[Result](
-    request: Request, work: Coroutine[Any, Any, Result]
-) -> Result:
+async def unless_abandoned(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of the work, which is cancelled when the caller leaves (CallerLeft).
 
     The request's body must have been read.

@@ -1,6 +1,6 @@
 """What the routes are given: the parts of the service, passed in by the composition root."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -20,18 +20,14 @@ from specialists.task import Task
 
 
 class LoadedSpecialist(Protocol):
-    """What is told of a specialist that answers; the manifest of its folder fits."""
+    """What is told of a specialist that answers."""
 
     @property
-    def backbone(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def scale(self) -> str: ...
     @property
     def weights_sha256(self) -> str: ...
-    @property
-    def parameters(self) -> int: ...
-    @property
-    def licence(self) -> str: ...
     @property
     def validation(self) -> Mapping[str, float | None]: ...
 
@@ -39,6 +35,8 @@ class LoadedSpecialist(Protocol):
 class LoadedPanel(Protocol):
     """The specialists of one task, those that answer and those that cannot."""
 
+    @property
+    def task(self) -> str: ...
     @property
     def specialists(self) -> tuple[LoadedSpecialist, ...]: ...
     @property
@@ -51,7 +49,7 @@ class Panel(ports.Specialists, Protocol):
     async def start(self) -> None: ...
     async def close(self) -> None: ...
     async def load(self, task: Task) -> object: ...
-    def loaded(self) -> Mapping[str, LoadedPanel]: ...
+    def loaded(self) -> Sequence[LoadedPanel]: ...
 
 
 class Decoded(Protocol):
@@ -100,6 +98,10 @@ class Serving:
     tasks: TaskFolder
     admission: Admission
     metrics: Metrics
+
+    def panels(self) -> dict[str, LoadedPanel]:
+        """The panels loaded so far, by task."""
+        return {panel.task: panel for panel in self.parts.specialists.loaded()}
 
 
 def _serving(request: Request) -> Serving:

@@ -75,7 +75,7 @@ class Observe:
     async def _answer(self, exchange: "_Exchange", scope: Scope, receive: Receive) -> None:
         try:
             await self.app(scope, receive, exchange.send)
-        except Exception:  # noqa: BLE001 - the last place that can answer and log it by our rules
+        except Exception:  # the last place that can answer it, and log it by our rules
             log.exception("unexpected error", route=_route(scope))
             if exchange.status:
                 raise  # half an answer is out: the server must break the connection

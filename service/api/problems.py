@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from retrieval.errors import RetrievalError
+from service.api import examples
 from service.api.admission import CallerLeft
 from service.errors import (
     GeneralistUnavailable,
@@ -28,18 +33,19 @@ from service.errors import (
 )
 from specialists.errors import PoolOverloaded, SpecialistsError, UnknownTask
 
+log = structlog.stdlib.get_logger(__name__)
+
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:gsco:problem:"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A sort of problem; `tells` says whether the error's own text may be shown."""
+    """A sort of problem: what programs, people and HTTP call it."""
 
     status: int
     slug: str
     title: str
-    tells: bool = True
 
     @property
     def type(self) -> str:
@@ -50,10 +56,23 @@ class Kind:
         return self.status == 503
 
 
+class ProblemResponse(BaseModel):
+    """A problem (RFC 9457). `type` is stable; some types have further members."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.PROBLEM]})
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="the request's id, as in X-Request-ID and in the log")
+
+
 INVALID_REQUEST = Kind(422, "invalid-request", "The request is not as described")
 BODY_TOO_LARGE = Kind(413, "body-too-large", "The request body is too large")
 NOT_READY = Kind(503, "not-ready", "The service cannot diagnose now")
-INTERNAL = Kind(500, "internal-error", "The service failed", tells=False)
+NO_DATABASE = Kind(503, "database-unavailable", "The database does not answer")
+INTERNAL = Kind(500, "internal-error", "The service failed")
 
 _OF_ERROR: Mapping[type[Exception], Kind] = {
     InvalidInput: Kind(422, "invalid-input", "The input cannot be used"),
@@ -85,6 +104,8 @@ def install(app: FastAPI) -> None:
     """Answers every error of the application with a problem document."""
     for error in (GscoError, SpecialistsError, RetrievalError, CallerLeft):
         app.add_exception_handler(error, _answer_ours)
+    for refusal in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(refusal, _answer_database)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
 
@@ -138,7 +159,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems of a route for the OpenAPI document."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemResponse"}}}
     titles: dict[int, list[str]] = {}
-    for kind in (INVALID_REQUEST, BODY_TOO_LARGE, INTERNAL, NOT_READY, *_OF_ERROR.values()):
+    for kind in (*_OF_STATUS.values(), INVALID_REQUEST, INTERNAL, NOT_READY, *_OF_ERROR.values()):
         titles.setdefault(kind.status, []).append(kind.title)
     return {
         status: {"description": "; ".join(dict.fromkeys(titles[status])), "content": content}
@@ -150,7 +171,15 @@ async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
     kind = kind_of(error)
     if kind is INTERNAL:
         raise error
+    if kind.status >= 500:
+        log.warning(kind.title, reason=str(error))
     return respond(request, kind, str(error) or kind.title)
+
+
+async def _answer_database(request: Request, error: Exception) -> JSONResponse:
+    """The driver's text may hold what was being stored: it is not shown."""
+    log.error("the database does not answer", exc_info=error)
+    return respond(request, NO_DATABASE, "Nothing was stored; try again later.")
 
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:
@@ -170,9 +199,14 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
 def _explained(problem: Mapping[str, Any]) -> dict[str, str]:
     """Where and why, never the value that was sent."""
     place, *path = (str(step)[:100] for step in problem["loc"])
-    unknown = problem["type"] == "extra_forbidden"
-    message = "is not known here" if unknown else str(problem["msg"]).removeprefix("Value error, ")
-    return {"in": place, "field": ".".join(path) or place, "message": message}
+    return {"in": place, "field": ".".join(path) or place, "message": _message(problem)}
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return "is not known here"
+    return "must be a file" if text.startswith("Expected UploadFile") else text
 
 
 def _retry(request: Request, kind: Kind) -> dict[str, str]:

@@ -22,13 +22,13 @@ from service.domain import (
     predicted_labels,
 )
 from specialists.prediction import SpecialistPrediction
-from specialists.task import Task
+from specialists.task import Concept, Task
 
 Sha256 = Annotated[str, Field(description="hexadecimal")]
 
 
 class DiagnosisRequest(BaseModel):
-    """One image and the task it is to be looked at for. The file's name is neither kept nor logged."""
+    """One image and the task it is to be looked at for; the file's name is not kept."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +45,7 @@ class DiagnosisRequest(BaseModel):
 
 class LabelProbability(BaseModel):
     label: str
-    probability: float = Field(ge=0, le=1)
+    probability: float
 
 
 class LabelledAnswerResponse(BaseModel):
@@ -69,7 +69,9 @@ class NeighbourResponse(BaseModel):
     case_id: str
     labels: list[str]
     similarity: float = Field(description="mean cosine similarity over its retrievers")
-    score: float = Field(description="reciprocal-rank fusion score, by which neighbours are ordered")
+    score: float = Field(
+        description="reciprocal-rank fusion score, by which neighbours are ordered"
+    )
     retrievers: list[str]
     source: str
     licence: str
@@ -201,21 +203,18 @@ def task_response(task: Task) -> TaskResponse:
         modality=task.modality,
         body_part=task.body_part,
         labels=[
-            LabelResponse(
-                name=label.name,
-                concept=label.concept
-                and ConceptResponse(
-                    scheme=label.concept.scheme,
-                    code=label.concept.code,
-                    meaning=label.concept.meaning,
-                ),
-            )
-            for label in task.labels
+            LabelResponse(name=label.name, concept=_concept(label.concept)) for label in task.labels
         ],
         nothing_found=task.nothing_found,
         thresholds=list(task.thresholds),
         panel=list(task.panel),
     )
+
+
+def _concept(concept: Concept | None) -> ConceptResponse | None:
+    if concept is None:
+        return None
+    return ConceptResponse(scheme=concept.scheme, code=concept.code, meaning=concept.meaning)
 
 
 def _probabilities(names: Iterable[str], values: Iterable[float]) -> list[LabelProbability]:

@@ -1,4 +1,4 @@
-"""The tasks of the home folder while the service runs: added, changed and removed by their files."""
+"""The tasks of the home folder, while files are added, changed and removed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -99,7 +99,7 @@ class TaskFolder:
         async with self._one_at_a_time:
             try:
                 await self._load(task)
-            except Exception:  # noqa: BLE001 - one task's specialists must not stop the others'
+            except Exception:  # one task's specialists must not stop the others'
                 log.exception("specialists not loaded", task=task.name)
             else:
                 log.info("specialists loaded", task=task.name)

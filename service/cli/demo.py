@@ -1,13 +1,22 @@
 """`gsco demo`: the whole collaboration on synthetic cases, through the real service."""
 
 import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
+import httpx
 import typer
+import uvicorn
 
-from service.cli import output
+from service import app as composition
+from service.cli import diagnosis_view, output
 from service.demo import home, show
+from service.errors import GscoError, Misconfigured
 from service.settings import Settings
+
+REQUEST_TIMEOUT_SECONDS = 60
 
 
 def demo(
@@ -16,10 +25,65 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Prepare the home folder, serve, send one case per demo task, and keep serving."""
-    from service.cli.serving import serving
-
     settings: Settings = context.obj
     with output.progress() as bar:
         row = bar.add_task("preparing the home folder", total=None)
-        home.prepare(settings, lambda done, total: bar.update(row, completed=done, total=total))
-    asyncio.run(_demo(settings, serving, once=once, json=json))
+        home.prepare(settings, lambda task: bar.update(row, description=f"preparing {task}"))
+    asyncio.run(_demo(settings, once=once, json=json))
+
+
+async def _demo(settings: Settings, *, once: bool, json: bool) -> None:
+    listener = _listener(settings)
+    address = "http://{}:{}".format(*listener.getsockname()[:2])
+    async with _service(settings, listener) as serving:
+        async with httpx.AsyncClient(base_url=address, timeout=REQUEST_TIMEOUT_SECONDS) as client:
+            shown = await show.send_all(client)
+        _print(shown, json=json)
+        if once:
+            return
+        output.messages.print(
+            f"serving at {address} (its description: {address}/docs); Ctrl-C ends"
+        )
+        await serving
+
+
+@asynccontextmanager
+async def _service(
+    settings: Settings, listener: socket.socket
+) -> AsyncIterator[asyncio.Task[None]]:
+    """The real service in this process, accepting requests; the task ends when it does."""
+    app = composition.create_app(settings)
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            if serving.done():
+                serving.result()
+                raise GscoError("the service stopped while it was starting")
+            await asyncio.sleep(0.02)
+        yield serving
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _listener(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.port))
+    except OSError as error:
+        place = f"{settings.host}:{settings.port}"
+        raise Misconfigured(
+            f"cannot listen on {place}: {error.strerror}; choose another with GSCO_PORT"
+        ) from error
+
+
+def _print(shown: list[show.ShownCase], *, json: bool) -> None:
+    if json:
+        output.print_json(show.as_json(shown))
+        return
+    for case in shown:
+        diagnosis_view.show(case.diagnosis, case.truth)
+    output.results.print(
+        "Synthetic images, nano models: a demonstration, not a measure of quality."
+    )

@@ -58,6 +58,7 @@ def serve(
     context: typer.Context,
     path: Annotated[Path | None, typer.Option(help="Checkpoint folder; default: nano.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8001,
+    model: Annotated[str, typer.Option(help="Name that clients ask for.")] = "meddr-nano",
     venv: Annotated[Path, typer.Option(help="Where vLLM is or will be.")] = Path(".venv-vllm"),
 ) -> None:
     """Serve a checkpoint with the real vLLM on this machine's CPU; installs vLLM when needed."""
@@ -65,8 +66,9 @@ def serve(
 
     settings: Settings = context.obj
     server.ensure_environment(venv, Path.cwd())
-    arguments, environment = server.command(path or settings.generalist_path, port, venv=venv)
-    os.execvpe(arguments[0], arguments, environment)  # noqa: S606  # the server takes over
+    folder = path or settings.generalist_path
+    arguments, added = server.command(folder, port, venv=venv, model=model)
+    os.execvpe(arguments[0], arguments, os.environ | added)  # noqa: S606  # it takes over
 
 
 def _sources(settings: Settings, data: list[str], phantoms: int, size: int) -> Iterator["Source"]:

@@ -46,3 +46,10 @@ def progress() -> Iterator[Progress]:
     )
     with Progress(*columns, console=messages, transient=True) as bar:
         yield bar
+
+
+def shown(value: Any) -> str:
+    """A table cell: three decimals, a dash for nothing."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -31,6 +31,12 @@ class Phantom:
     seed: int
     kind: str
 
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """(size, size, 3), grey phantoms in three equal channels."""
+        grey = self.pixels.ndim == 2
+        return np.repeat(self.pixels[..., None], 3, axis=2) if grey else self.pixels
+
 
 @dataclass(frozen=True, eq=False)
 class Streams:

@@ -68,7 +68,6 @@ def _environment(cache_gib: int) -> dict[str, str]:
     return {
         "PYTHONPATH": str(COMPAT),
         "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process to start and to stop
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

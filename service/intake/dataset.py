@@ -19,7 +19,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from service.errors import ImageTooLarge, UnsupportedImage
+from service.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 from service.intake.limits import Limits
 
 _PREAMBLE = 128
@@ -107,7 +107,10 @@ def require_image(dataset: Any) -> None:
     if dataset.get("SOPClassUID") in _NOT_AN_IMAGE:
         raise UnsupportedImage(f"{thing} is not an image that can be diagnosed")
     if not any(keyword in dataset for keyword in _PIXELS):
-        raise UnsupportedImage(f"{thing} holds no pixels, or ends before them")
+        cut = ", or ends before them" if "Rows" in dataset else ""
+        raise UnsupportedImage(f"{thing} holds no pixels{cut}")
+    if not whole(dataset, "Rows") or not whole(dataset, "Columns"):
+        raise UnreadableImage(f"{thing} does not say how many rows and columns it has")
 
 
 def standard_name(uid: Any) -> str | None:
@@ -143,6 +146,9 @@ def greyscale_of_frame(dataset: Any, index: int) -> Any:
         for name in _FUNCTIONAL_GROUPS:
             for item in (groups.get(name) or [])[:1]:
                 _copy(item, view)
+    if "PixelData" not in dataset and view.get("VOILUTFunction", "LINEAR") == "LINEAR":
+        # LINEAR counts in whole steps: on floating point pixels it would make a threshold.
+        view.VOILUTFunction = "LINEAR_EXACT"
     return view
 
 

@@ -13,6 +13,7 @@ from typing import Any
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")  # PS3.5 table 6.2-1, CS
 _UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")  # PS3.5 section 9.1
 _UID_MAX = 64
+_LONG_STRING = 64  # PS3.5 table 6.2-1, LO: what PatientID may be long
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def pseudonym(key: bytes, patient: str | None) -> str | None:
 
 def patient_of(dataset: Any) -> str | None:
     """The identifier to make a pseudonym of: PatientID, else the study, as nobody has two of it."""
-    patient = str(dataset.get("PatientID") or "").strip()
+    text = str(dataset.get("PatientID") or "")[:_LONG_STRING]
+    patient = "".join(letter for letter in text if letter.isprintable()).strip()
     return patient or _uid(dataset, "StudyInstanceUID")
 
 

@@ -59,7 +59,8 @@ def lookup(descriptor: Any, data: Any, values: Array, *, big_endian: bool) -> Va
     entries, first_mapped, bits = (int(number) for number in descriptor)
     table = _table(data, (entries & 0xFFFF) or _TABLE, big_endian)
     places = np.clip(np.rint(values) - first_mapped, 0, len(table) - 1).astype(np.int64)
-    return table[places] / float(2**bits - 1)
+    shares: Values = table[places] / float(2**bits - 1)
+    return shares
 
 
 def _table(data: Any, entries: int, big_endian: bool) -> Values:

@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 from service.errors import ImageTooLarge, UnreadableImage
 from service.intake.limits import Limits, chosen_frame
@@ -19,11 +19,12 @@ from specialists.prediction import Pixels
 MEDIA_TYPES = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",  # several JPEG files in one, as telephones write them
     "WEBP": "image/webp",
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
 }
+_FORMATS = tuple(MEDIA_TYPES)
+_MPO = "MPO"  # several JPEG files in one, as telephones write them: Pillow opens it as JPEG
 _ORIENTATION = 0x0112  # EXIF 2.32, table 4
 _UPRIGHT = 1
 _PNG_BIT_DEPTH = 24  # offset of IHDR's bit depth, PNG specification 11.2.2
@@ -38,7 +39,7 @@ def decode_image(data: bytes, limits: Limits, frame: int | None = None) -> Decod
     """
     image = _opened(data)
     limits.check_size(*image.size)
-    media_type = MEDIA_TYPES[image.format or ""]
+    media_type = MEDIA_TYPES["JPEG" if image.format == _MPO else str(image.format)]
     frame_note = _seek(image, limits, frame)
     depth_note = _depth_note(data, image)
     _load(image)
@@ -50,12 +51,12 @@ def decode_image(data: bytes, limits: Limits, frame: int | None = None) -> Decod
 
 def _opened(data: bytes) -> Pillow.Image:
     try:
-        image = Pillow.open(BytesIO(data), formats=tuple(MEDIA_TYPES))
+        image = Pillow.open(BytesIO(data), formats=_FORMATS)
         if image.format == "PNG":  # decoding alone checks neither the checksums nor the end
             Pillow.open(BytesIO(data), formats=("PNG",)).verify()
     except Pillow.DecompressionBombError:
         problem: Exception = ImageTooLarge("the image declares more pixels than can be decoded")
-    except Pillow.UnidentifiedImageError:
+    except UnidentifiedImageError:
         problem = UnreadableImage(
             "the file is none of DICOM, PNG, JPEG, WebP, BMP and TIFF, or its beginning is damaged"
         )

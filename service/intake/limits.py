@@ -25,7 +25,9 @@ class Limits:
     def check_bytes(self, count: int) -> None:
         """Refuse an upload of more bytes than allowed."""
         if count > self.max_bytes:
-            raise ImageTooLarge(f"the file is {count} bytes long: at most {self.max_bytes} are read")
+            raise ImageTooLarge(
+                f"the file is {count} bytes long: at most {self.max_bytes} are read"
+            )
 
     def check_size(self, width: int, height: int) -> None:
         """Refuse a declared size that is too large to decode or too small to show anything."""
@@ -41,7 +43,9 @@ class Limits:
     def check_frames(self, count: int) -> None:
         """Refuse a declared number of frames that nobody acquires."""
         if not 1 <= count <= self.max_frames:
-            raise ImageTooLarge(f"the file declares {count} frames: 1 to {self.max_frames} are read")
+            raise ImageTooLarge(
+                f"the file declares {count} frames: 1 to {self.max_frames} are read"
+            )
 
 
 def chosen_frame(frame: int | None, count: int, default: int) -> int:

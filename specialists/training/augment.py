@@ -10,7 +10,7 @@ from specialists.catalogue import Augmentation
 
 
 def augment(images: Tensor, limits: Augmentation, generator: Generator) -> Tensor:
-    """(batch, 3, size, size) in 0..1 → the same shape, each image moved and lit a little otherwise."""
+    """(batch, 3, size, size) from 0 to 1 → the same, each moved and lit a little otherwise."""
     count = len(images)
     grid = F.affine_grid(_movements(count, limits, generator), list(images.shape), False)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -50,9 +50,9 @@ def shuffled(
 
 
 def in_order(
-    images: ResizedImages, architecture: Architecture, batch_size: int
+    images: ResizedImages, mean: Sequence[float], std: Sequence[float], batch_size: int
 ) -> Iterator[Tensor]:
     """All images, in order, as they are."""
     for start in range(0, len(images), batch_size):
         places = np.arange(start, min(start + batch_size, len(images)))
-        yield transforms.normalise(images.take(places), architecture.mean, architecture.std)
+        yield transforms.normalise(images.take(places), mean, std)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F  # noqa: N812 the name torch's own documentation uses
 from torch import Tensor
 

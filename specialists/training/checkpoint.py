@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on: safetensors and JSON, one file, written whole or not at all."""
+"""Where an interrupted training goes on: tensors and their progress in one safetensors file."""
 
 import json
 import os

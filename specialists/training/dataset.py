@@ -18,7 +18,7 @@ _SEED = 20240423
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """The splits of one source for one task; `val` is made from `train` where the source has none."""
+    """The splits of one source for one task; a missing `val` is held out of `train`."""
 
     source: str
     task: Task
@@ -39,7 +39,7 @@ class Dataset:
             digest.update(f"{name} {len(split)} {split.targets.tolist()}".encode())
             for pixels in split.images:
                 digest.update(str(pixels.shape).encode())
-                digest.update(np.ascontiguousarray(pixels))
+                digest.update(pixels.tobytes())
         return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Backbones → specialists of a task. Interrupted at any moment, the same call goes on from there."""
+"""Backbones → specialists of a task; interrupted at any moment, the same call goes on."""
 
 import hashlib
 import json
@@ -63,7 +63,7 @@ def finetune(
     training (task, data, recipe, seed) finished before is skipped; one that was interrupted goes
     on from its last epoch. Raises UnknownBackbone, InvalidDataset.
     """
-    given = {
+    given: dict[str, Any] = {
         "epochs": epochs,
         "patience": patience,
         "batch_size": batch_size,

@@ -16,11 +16,11 @@ from specialists.task import Task
 SPLITS = ("train", "val", "test")
 
 Targets: TypeAlias = NDArray[np.int64]
-"""(images,) places of labels where a task has one label per image, else (images, labels) of 0 and 1."""
+"""(images,) places of labels, or for several labels per image (images, labels) of 0 and 1."""
 
 
 class ArrayImages(Sequence[Pixels]):
-    """Images in one array, (images, height, width) grey or (images, height, width, 3); given as RGB."""
+    """Images in one array, (images, height, width) or (images, height, width, 3), given as RGB."""
 
     def __init__(self, array: NDArray[np.uint8]) -> None:
         self._array = array

@@ -1,4 +1,4 @@
-"""One backbone's training, epoch by epoch: each epoch depends only on the one before and the seed."""
+"""One backbone's training: each epoch depends only on the one before it and the seed."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import Generator, Tensor
 
-from specialists.architectures import EmbeddingClassifier, build
+from specialists.architectures import EmbeddingClassifier, build, on_device
 from specialists.catalogue import Architecture, Recipe
 from specialists.task import Task, TaskKind
 from specialists.training import batches, checkpoint
@@ -47,7 +47,7 @@ class Epoch:
 
 
 class Trainer:
-    """Trains one model; after every epoch it can be killed and made again, and goes on from there."""
+    """Trains one model; killed at any moment and made again, it goes on from its last epoch."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed_of(f"weights {self.backbone}"))
             model = build(self._architecture, len(self._task.labels))
-        return model.to(self._device, memory_format=torch.channels_last)
+        return on_device(model, self._device)
 
     def _to_device(self, images: Tensor) -> Tensor:
         return images.to(self._device, memory_format=torch.channels_last)
@@ -197,6 +197,6 @@ def predict(
     device = next(model.parameters()).device
     answers = [
         model(batch.to(device, memory_format=torch.channels_last))[0].float().cpu()
-        for batch in batches.in_order(images, architecture, batch_size)
+        for batch in batches.in_order(images, architecture.mean, architecture.std, batch_size)
     ]
     return torch.cat(answers)

@@ -1,0 +1,128 @@
+"""Examples for the OpenAPI document; a test holds them against the schemas."""
+
+from typing import Any
+
+from service.domain import INTENDED_USE
+
+_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+def _probabilities(normal: float, pneumonia: float) -> list[dict[str, Any]]:
+    return [
+        {"label": "normal", "probability": normal},
+        {"label": "pneumonia", "probability": pneumonia},
+    ]
+
+
+TASK: dict[str, Any] = {
+    "name": "cxr-pneumonia",
+    "kind": "single-label",
+    "modality": "chest X-ray",
+    "body_part": "chest",
+    "labels": [
+        {"name": "normal", "concept": None},
+        {
+            "name": "pneumonia",
+            "concept": {"scheme": "SCT", "code": "233604007", "meaning": "Pneumonia"},
+        },
+    ],
+    "nothing_found": None,
+    "thresholds": [],
+    "panel": [],
+}
+
+DIAGNOSIS: dict[str, Any] = {
+    "id": "6f7c2f0e-3f52-4d0a-9a3a-0f4c6e1d2b3a",
+    "created_at": "2026-01-02T03:04:05Z",
+    "task": "cxr-pneumonia",
+    "labels": ["pneumonia"],
+    "probabilities": _probabilities(0.08, 0.92),
+    "initial": {"labels": ["normal"], "probabilities": _probabilities(0.55, 0.45)},
+    "evidence": {
+        "moed": [
+            {
+                "specialist": "resnet18",
+                "labels": ["pneumonia"],
+                "probabilities": _probabilities(0.12, 0.88),
+                "validation_accuracy": 0.91,
+                "weights_sha256": _SHA256,
+            }
+        ],
+        "rad": [
+            {
+                "case_id": "kermany-0412",
+                "labels": ["pneumonia"],
+                "similarity": 0.94,
+                "score": 0.16,
+                "retrievers": ["resnet18", "densenet121"],
+                "source": "Kermany 2018",
+                "licence": "CC-BY-4.0",
+                "report": "",
+            }
+        ],
+    },
+    "agreement": 0.9,
+    "needs_review": True,
+    "review_reasons": ["missing evidence: specialist vgg16: no weights for 'vgg16'"],
+    "degraded": [{"part": "specialist vgg16", "reason": "no weights for 'vgg16'"}],
+    "provenance": {
+        "input_sha256": _SHA256,
+        "code_version": "0.1.0",
+        "preprocessing_version": "1",
+        "task_sha256": _SHA256,
+        "weights": [{"specialist": "resnet18", "weights_sha256": _SHA256}],
+        "index_ids": ["cxr-pneumonia/resnet18@9f86d081"],
+        "prompt_template": "gsco-plain/1",
+        "initial_prompt_sha256": _SHA256,
+        "arbitration_prompt_sha256": _SHA256,
+        "generalist": {
+            "engine": "embedded",
+            "model": "MedDr-nano",
+            "weights_sha256": _SHA256,
+            "sampling": "greedy",
+        },
+    },
+    "durations_seconds": {"specialists": 0.06, "initial": 0.09, "arbitration": 0.04, "total": 0.15},
+    "notes": ["frame 1 of 3 was used"],
+    "intended_use": INTENDED_USE,
+}
+
+SPECIALISTS: dict[str, Any] = {
+    "tasks": [
+        {
+            "task": "cxr-pneumonia",
+            "loading": False,
+            "specialists": [
+                {
+                    "specialist": "resnet18",
+                    "scale": "nano",
+                    "weights_sha256": _SHA256,
+                    "validation": {"accuracy": 0.91, "auroc": 0.96},
+                }
+            ],
+            "missing": [{"specialist": "vgg16", "reason": "no weights for 'vgg16'"}],
+        }
+    ]
+}
+
+READINESS: dict[str, Any] = {
+    "status": "degraded",
+    "parts": [
+        {"part": "database", "status": "ready", "reason": None},
+        {"part": "generalist", "status": "ready", "reason": None},
+        {"part": "intake", "status": "ready", "reason": None},
+        {
+            "part": "specialists of cxr-pneumonia",
+            "status": "degraded",
+            "reason": "9 of 10 answer; missing: vgg16",
+        },
+    ],
+}
+
+PROBLEM: dict[str, Any] = {
+    "type": "urn:gsco:problem:unreadable-image",
+    "title": "The file is not a readable image",
+    "status": 422,
+    "detail": "the file is neither DICOM nor an image of a known format",
+    "instance": "0b5a3c1f9e6d4a7fb2c8d1e0f3a4b5c6",
+}

@@ -1,0 +1,141 @@
+"""The composition root of the HTTP service: which parts there are, started and stopped in order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from service import telemetry
+from service.api import routes
+from service.api.admission import Admission
+from service.api.dependencies import Generalist, Parts, Serving
+from service.api.tasks import TaskFolder
+from service.pipeline import Pipeline
+from service.settings import Settings, read_settings, unknown_variables
+from service.telemetry import Metrics
+
+SHUTDOWN_SECONDS = 30
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
+    """The service as an ASGI application; parts are made from the settings unless given.
+
+    Its lifespan starts the parts and stops them. A part that cannot start stops the start, with
+    its own error; specialists are loaded afterwards, in the background.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            running = parts or await _compose(settings, stack)
+            tasks = await _start(running, settings, stack)
+            admission = Admission(settings.max_concurrent_cases, metrics.cases)
+            app.state.serving = Serving(settings, running, tasks, admission, metrics)
+            log.info("started", version=app.version, engine=settings.generalist_engine)
+            yield
+        log.info("stopped")
+
+    app = FastAPI(title="GSCo", version=version("gsco"), lifespan=lifespan, redirect_slashes=False)
+    app.state.settings = settings
+    routes.install(app, max_body_bytes=settings.max_upload_bytes, metrics=metrics)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """For servers that take a factory: `uvicorn --factory service.app:from_environment`."""
+    settings = read_settings()
+    prepare_logging(settings)
+    return create_app(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Serves until the process is told to stop."""
+    prepare_logging(settings)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+def prepare_logging(settings: Settings) -> None:
+    """How and what this process logs; names variables that look like settings and are none."""
+    telemetry.configure_logging(settings.log_level, settings.log_format)
+    for name, nearest in unknown_variables().items():
+        log.warning("unknown setting", variable=name, did_you_mean=nearest)
+
+
+async def _start(parts: Parts, settings: Settings, stack: AsyncExitStack) -> TaskFolder:
+    """Intake first: its processes start before models take memory. Closing goes in reverse."""
+    for part in (parts.intake, parts.generalist, parts.retriever, parts.specialists):
+        stack.push_async_callback(part.close)  # also where the start fails half-way
+        await part.start()
+    tasks = TaskFolder(settings.tasks_folder, parts.specialists.load)
+    stack.push_async_callback(tasks.close)
+    await tasks.start()
+    return tasks
+
+
+async def _compose(settings: Settings, stack: AsyncExitStack) -> Parts:
+    """The real parts. Importing torch takes seconds, so it is done in a thread, as is all SQL."""
+    return await asyncio.to_thread(_make_parts, settings, stack)
+
+
+def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
+    from retrieval.retriever import FaissRetriever
+    from service.intake.limits import Limits
+    from service.intake.sandbox import Sandbox
+    from service.persistence.database import open_engine, upgrade
+    from service.persistence.store import SqlStore
+    from specialists.pool import SpecialistPool
+
+    engine = open_engine(settings.database_url)
+    stack.callback(engine.dispose)
+    upgrade(engine)
+    limits = Limits(
+        max_bytes=settings.max_upload_bytes,
+        max_pixels=settings.max_pixels,
+        memory_bytes=settings.decode_memory_bytes,
+        timeout_seconds=settings.decode_timeout_seconds,
+    )
+    key = settings.pseudonym_key.get_secret_value().encode()
+    folder = settings.specialists_folder
+    specialists = SpecialistPool(folder, device=settings.device, threads=settings.threads)
+    retriever = FaissRetriever(engine, settings.indexes_folder, neighbours=settings.neighbours)
+    generalist = _make_generalist(settings)
+    store = SqlStore(engine)
+    return Parts(
+        pipeline=Pipeline(specialists, retriever, generalist, store),
+        specialists=specialists,
+        retriever=retriever,
+        generalist=generalist,
+        store=store,
+        intake=Sandbox(limits, workers=settings.decode_workers, key=key),
+    )
+
+
+def _make_generalist(settings: Settings) -> Generalist:
+    if settings.generalist_engine == "embedded":
+        from service.generalist.embedded import EmbeddedGeneralist
+
+        return EmbeddedGeneralist(settings.generalist_path, threads=settings.threads)
+    from service.generalist.vllm import VllmGeneralist
+
+    secret = settings.generalist_api_key
+    return VllmGeneralist(
+        settings.generalist_url,
+        settings.generalist_model,
+        api_key=secret.get_secret_value() if secret else None,
+        timeout_seconds=settings.generalist_timeout_seconds,
+    )

@@ -1,0 +1,137 @@
+"""`gsco retrieval`: reference cases and their indexes."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service import app as composition
+from service.cli import output
+from service.cli.serving import read_file
+from service.cli.specialists import DataOption, TaskOption
+from service.domain import pixels_sha256
+from service.persistence import database
+from service.pipeline import queries_of
+from service.settings import Settings
+from specialists import task as tasks
+from specialists.task import Task
+
+app = typer.Typer(no_args_is_help=True, help="Reference cases: known cases that resemble a query.")
+
+
+@app.command()
+def ingest(
+    context: typer.Context,
+    task: TaskOption,
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="Never the one you evaluate on.")] = "train",
+    source: Annotated[str, typer.Option(help="Where the cases come from.")] = "",
+    licence: Annotated[str, typer.Option()] = "not stated",
+) -> None:
+    """Store labelled images as reference cases, embedded by every specialist of the task."""
+    from service import reference_cases
+    from specialists.training import dataset
+
+    settings: Settings = context.obj
+    found = tasks.find(settings.tasks_folder, task)
+    engine = database.open_engine(settings.database_url)
+    database.upgrade(engine)
+    chosen = dataset.read(data, found).split(split)
+    with output.progress() as bar:
+        row = bar.add_task("embedding by specialist", total=None)
+        stored = reference_cases.ingest_split(
+            engine,
+            settings.specialists_folder,
+            found,
+            chosen,
+            reference_cases.Origin(source or data.name, licence),
+            lambda done, total: bar.update(row, completed=done, total=total),
+        )
+    output.messages.print(
+        f"stored {stored} reference cases of {found.name}; now: gsco retrieval build"
+    )
+
+
+@app.command()
+def build(context: typer.Context, task: TaskOption) -> None:
+    """Bring the index of every specialist in step with the stored reference cases."""
+    from service import reference_cases
+
+    settings: Settings = context.obj
+    found = tasks.find(settings.tasks_folder, task)
+    engine = database.open_engine(settings.database_url)
+    database.upgrade(engine)
+    with output.progress() as bar:
+        bar.add_task("building indexes", total=None)
+        names = reference_cases.build(
+            engine, settings.specialists_folder, settings.indexes_folder, found
+        )
+    output.messages.print(f"{len(names)} indexes of {found.name} are up to date")
+
+
+@app.command()
+def search(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A PNG, JPEG or DICOM file.")],
+    task: TaskOption,
+    json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """The reference cases that resemble an image, as the generalist would be shown them."""
+    settings: Settings = context.obj
+    found = tasks.find(settings.tasks_folder, task)
+    rows = asyncio.run(_search(settings, read_file(file), found))
+    if json:
+        output.print_json(rows)
+        return
+    cells = [[output.shown(value) for value in row.values()] for row in rows]
+    output.print_table("Similar cases", ["case", "labels", "similarity", "found by"], cells)
+
+
+@app.command()
+def remove(context: typer.Context, case_ids: list[str]) -> None:
+    """Remove reference cases from the database and from every index."""
+    from retrieval import ingest as rows
+
+    settings: Settings = context.obj
+    engine = database.open_engine(settings.database_url)
+    removed = rows.remove(engine, settings.indexes_folder, case_ids)
+    output.messages.print(f"removed {removed} of {len(case_ids)} reference cases")
+
+
+@app.command()
+def stats(context: typer.Context, json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """What every index holds."""
+    from dataclasses import asdict
+
+    from retrieval.statistics import stats as measure
+
+    settings: Settings = context.obj
+    engine = database.open_engine(settings.database_url)
+    rows: list[dict[str, Any]] = [asdict(one) for one in measure(engine, settings.indexes_folder)]
+    if json:
+        output.print_json(rows)
+    elif rows:
+        cells = [[output.shown(value) for value in row.values()] for row in rows]
+        output.print_table("Indexes", list(rows[0]), cells)
+
+
+async def _search(settings: Settings, data: bytes, task: Task) -> list[dict[str, Any]]:
+    async with composition.running_parts(settings) as parts:
+        decoded = await parts.intake.decode(data)
+        consultation = await parts.specialists.consult(decoded.image.pixels, task)
+        found = await parts.retriever.search(
+            task.name,
+            queries_of(consultation),
+            group=decoded.group,
+            image_sha256=pixels_sha256(decoded.image.pixels),
+        )
+    return [
+        {
+            "case": neighbour.case.id,
+            "labels": " and ".join(neighbour.case.labels),
+            "similarity": neighbour.similarity,
+            "retrievers": ", ".join(neighbour.retrievers),
+        }
+        for neighbour in found.neighbours
+    ]

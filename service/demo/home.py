@@ -1,0 +1,70 @@
+"""The home folder of the demonstration: shipped nano specialists, generated reference cases."""
+
+import shutil
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from tempfile import mkdtemp
+
+from sqlalchemy import Engine
+
+from service import reference_cases
+from service.demo import tasks
+from service.demo.tasks import DemoTask
+from service.persistence import database
+from service.reference_cases import Origin
+from service.settings import Settings
+
+REFERENCE_CASES = 150
+REFERENCE_SEED = 20261
+ORIGIN = Origin("phantom, hospital A", "CC0-1.0")
+
+OnProgress = Callable[[str], None]
+
+
+def prepare(settings: Settings, on_progress: OnProgress) -> None:
+    """Everything `gsco demo` needs, made where it is missing; nothing of the user's is replaced."""
+    engine = database.open_engine(settings.database_url)
+    try:
+        database.upgrade(engine)
+        for demo in tasks.demo_tasks():
+            on_progress(demo.task.name)
+            _prepare_task(settings, engine, demo)
+    finally:
+        engine.dispose()
+
+
+def _prepare_task(settings: Settings, engine: Engine, demo: DemoTask) -> None:
+    name = demo.task.name
+    target = settings.tasks_folder / f"{name}.toml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        target.write_text(tasks.toml(name), "utf-8")
+    _copy_specialists(name, settings.specialists_folder)
+    if not (settings.indexes_folder / name).is_dir():
+        _fill_reference_cases(settings, engine, demo)
+
+
+def _copy_specialists(task: str, specialists: Path) -> None:
+    """The shipped specialists of a task, all or none: a copy is renamed into place."""
+    if (specialists / task).exists():
+        return
+    specialists.mkdir(parents=True, exist_ok=True)
+    staging = Path(mkdtemp(prefix=f".{task}-", dir=specialists))
+    with as_file(files("service.demo").joinpath("specialists", task)) as shipped:
+        shutil.copytree(shipped, staging, dirs_exist_ok=True)
+    staging.chmod(0o755)
+    staging.rename(specialists / task)
+
+
+def _fill_reference_cases(settings: Settings, engine: Engine, demo: DemoTask) -> None:
+    phantoms = list(demo.series(REFERENCE_CASES, seed=REFERENCE_SEED))
+    images = [phantom.rgb for phantom in phantoms]
+    cases = [
+        reference_cases.reference_case(demo.task, pixels, phantom.labels, ORIGIN, None)
+        for phantom, pixels in zip(phantoms, images, strict=True)
+    ]
+    reference_cases.ingest(
+        engine, settings.specialists_folder, demo.task, cases, images
+    )
+    reference_cases.build(engine, settings.specialists_folder, settings.indexes_folder, demo.task)

@@ -1,0 +1,244 @@
+"""Decoding in processes of their own: a hostile file ends a worker, never the service.
+
+A worker is a fresh Python process (never a fork: that would deadlock after torch started its
+threads), with bounded memory and time, no environment, and no pickle on its pipes. One that
+crashes or overstays is killed and replaced; the caller gets one sentence.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from queue import SimpleQueue
+from typing import IO
+
+from service.errors import ImageTooLarge, Misconfigured, Overloaded, UnreadableImage
+from service.intake import wire
+from service.intake.limits import Limits
+from service.intake.result import Decoded, IntakeResult, intake_result
+
+WORKER = (sys.executable, "-m", "service.intake.worker")
+_START_SECONDS = 60.0
+_CRASHED = "the image made its decoder fail"
+
+
+class Sandbox:
+    """Decodes images from outside in `workers` limited processes, each one image at a time.
+
+    `key` makes patients' pseudonyms and never reaches a worker. At most `limits.queue` images
+    wait; more are refused with Overloaded. `command` starts a worker: tests pass one of their own.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        workers: int = 1,
+        key: bytes = b"",
+        command: Sequence[str] = WORKER,
+    ) -> None:
+        self._limits = limits
+        self._key = key
+        self._workers = [_Worker(command, limits) for _ in range(workers)]
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._places = threading.BoundedSemaphore(workers + limits.queue)
+        self._threads: ThreadPoolExecutor | None = None
+        self._closing = threading.Event()
+
+    async def start(self) -> None:
+        """Start the workers and wait until all are ready: call it before any model loads.
+
+        Raises Misconfigured when they do not start.
+        """
+        threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="decode")
+        self._threads = threads
+        self._closing.clear()
+        try:
+            await asyncio.gather(
+                *(asyncio.wrap_future(threads.submit(worker.start)) for worker in self._workers)
+            )
+        except BaseException:
+            await self.close()
+            raise
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    async def close(self) -> None:
+        """Stop the workers; images still waiting are refused with Overloaded."""
+        self._closing.set()
+        threads, self._threads = self._threads, None
+        for worker in self._workers:
+            worker.end()
+        if threads is not None:
+            await asyncio.to_thread(threads.shutdown)
+        for worker in self._workers:
+            worker.discard()
+        self._idle = SimpleQueue()
+
+    async def decode(self, data: bytes, *, frame: int | None = None) -> IntakeResult:
+        """The image in `data`; `frame` counts from 1 (default: DICOM's middle one, else the first).
+
+        Raises UnreadableImage, ImageTooLarge, UnsupportedImage, or Overloaded.
+        """
+        self._limits.check_bytes(len(data))
+        if self._threads is None:
+            raise Overloaded("images cannot be decoded: the service is starting or stopping")
+        if not self._places.acquire(blocking=False):
+            raise Overloaded(f"{self._limits.queue} images are waiting to be decoded already")
+        job = self._threads.submit(self._decode, data, frame)
+        job.add_done_callback(self._free_place)
+        return await asyncio.wrap_future(job)
+
+    def _decode(self, data: bytes, frame: int | None) -> IntakeResult:
+        if self._closing.is_set():
+            raise Overloaded("the service is stopping")
+        worker = self._idle.get()
+        try:
+            return intake_result(data, worker.decode(data, frame), self._key)
+        finally:
+            if not self._closing.is_set():
+                worker.renew_if_needed()
+            self._idle.put(worker)
+
+    def _free_place(self, _: "Future[IntakeResult]") -> None:
+        self._places.release()
+
+
+class _Worker:
+    """One process, used by one thread at a time."""
+
+    def __init__(self, command: Sequence[str], limits: Limits) -> None:
+        self._command = tuple(command)
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+        self._decodes = 0
+
+    def start(self) -> None:
+        """Start the process and wait for it; Misconfigured when it does not come up."""
+        self._spawn()
+        self._wait_until_ready()
+
+    def decode(self, data: bytes, frame: int | None) -> Decoded:
+        """Have an image decoded; after a crash, or too long a time, the process is gone."""
+        self._be_ready()
+        self._decodes += 1
+        try:
+            with self._deadline(self._limits.timeout_seconds) as expired:
+                return self._exchange(data, frame)
+        except ImageTooLarge:
+            self.discard()  # what the image left behind would take memory from the next one
+            raise
+        except (wire.BrokenReply, OSError, EOFError, ValueError):
+            self.discard()
+        seconds = self._limits.timeout_seconds
+        late = f"decoding the image took longer than {seconds:g} seconds"
+        raise UnreadableImage(late if expired.is_set() else _CRASHED)
+
+    def renew_if_needed(self) -> None:
+        """Replace a process that ended, or that has decoded enough for leaks to matter.
+
+        The new one gets ready while the next image is still on its way.
+        """
+        if self._decodes >= self._limits.decodes_per_worker:
+            self.discard()
+        if self._process is None:
+            self._spawn()
+
+    def end(self) -> None:
+        """Kill the process and whatever it started; safe from any thread."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def discard(self) -> None:
+        """Kill the process and close its pipes."""
+        self.end()
+        process, self._process, self._is_ready = self._process, None, False
+        if process is None:
+            return
+        process.wait()
+        for pipe in _pipes(process):
+            pipe.close()
+
+    def _be_ready(self) -> None:
+        if self._process is None or self._process.poll() is not None:  # it ended while idle
+            self._spawn()
+        if not self._is_ready:
+            self._wait_until_ready()
+
+    def _spawn(self) -> None:
+        self.discard()
+        self._decodes = 0
+        self._process = subprocess.Popen(  # noqa: S603 - our own command, nothing from outside
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is the service's business; and all of it can be killed
+        )
+
+    def _wait_until_ready(self) -> None:
+        requests, replies = _pipes(self._running())
+        try:
+            with self._deadline(_START_SECONDS):
+                wire.send(requests, {"limits": asdict(self._limits)})
+                self._is_ready = wire.read(replies, len(wire.READY)) == wire.READY
+        except (OSError, EOFError):
+            self._is_ready = False
+        if not self._is_ready:
+            self.discard()
+            raise Misconfigured("the process that decodes images does not start")
+
+    def _exchange(self, data: bytes, frame: int | None) -> Decoded:
+        requests, replies = _pipes(self._running())
+        wire.send(requests, {"frame": frame}, data)
+        header, body = wire.receive(replies, 3 * self._limits.max_pixels)
+        return wire.decoded_from(header, body, self._limits)
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            raise EOFError("the process is gone")
+        return self._process
+
+    @contextmanager
+    def _deadline(self, seconds: float) -> Iterator[threading.Event]:
+        """Kill the process when the time is up, which ends every wait on its pipes."""
+        expired = threading.Event()
+
+        def strike() -> None:
+            expired.set()
+            self.end()
+
+        clock = threading.Timer(seconds, strike)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield expired
+        finally:
+            clock.cancel()
+            clock.join()
+
+
+def _pipes(process: "subprocess.Popen[bytes]") -> tuple[IO[bytes], IO[bytes]]:
+    """What the worker reads from, and what it writes to."""
+    if process.stdin is None or process.stdout is None:
+        raise EOFError("the process has no pipes")
+    return process.stdin, process.stdout
+
+
+def _environment() -> dict[str, str]:
+    """All a worker gets to know: where the code is. Settings and secrets stay here.
+
+    One thread for numpy, as every further one takes address space that images need.
+    """
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    return {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}

@@ -1,0 +1,147 @@
+"""What goes through the pipes between the service and a decode worker.
+
+A message is four bytes with the length of its header, the header as JSON, and raw bytes whose
+number the header gives. Nothing is ever unpickled: a worker that decoded a hostile file may send
+anything, so every reply is measured against the limits and its texts are cleaned.
+"""
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from typing import IO, Any, TypeVar
+
+import numpy as np
+
+from service import errors
+from service.errors import GscoError, UnreadableImage
+from service.intake.deidentify import DicomAttributes, DicomReferences
+from service.intake.limits import Limits
+from service.intake.result import Decoded
+
+READY = b"gsco-decode-worker-ready\n"
+_HEADER_MAX = 2**16
+_TEXT_MAX = 300
+_NOTES_MAX = 16
+_LENGTH = struct.Struct(">I")
+_REFUSALS = ("UnreadableImage", "ImageTooLarge", "UnsupportedImage")
+
+Kind = TypeVar("Kind", DicomAttributes, DicomReferences)
+
+
+class BrokenReply(GscoError):
+    """The worker ended, or sent what no worker in its right mind sends."""
+
+
+def send(stream: IO[bytes], header: dict[str, Any], body: bytes | memoryview = b"") -> None:
+    """Write one message."""
+    encoded = json.dumps(header | {"body": len(body)}).encode()
+    stream.write(_LENGTH.pack(len(encoded)) + encoded)
+    _write(stream, memoryview(body))
+    stream.flush()
+
+
+def receive(stream: IO[bytes], max_body: int) -> tuple[dict[str, Any], bytearray]:
+    """Read one message; EOFError at the end of the stream, BrokenReply for nonsense."""
+    (length,) = _LENGTH.unpack(read(stream, _LENGTH.size))
+    if length > _HEADER_MAX:
+        raise BrokenReply("a header is too long")
+    header = json.loads(read(stream, length))
+    size = header.get("body") if isinstance(header, dict) else None
+    if type(size) is not int or not 0 <= size <= max_body:
+        raise BrokenReply("a body has an impossible length")
+    return header, read(stream, size)
+
+
+def decoded_header(decoded: Decoded) -> dict[str, Any]:
+    """Everything of a decoded image but its pixels."""
+    height, width = decoded.pixels.shape[:2]
+    return {
+        "size": [height, width],
+        "media_type": decoded.media_type,
+        "notes": decoded.notes,
+        "patient": decoded.patient,
+        "attributes": decoded.attributes and asdict(decoded.attributes),
+        "references": decoded.references and asdict(decoded.references),
+    }
+
+
+def refusal_header(error: GscoError) -> dict[str, Any]:
+    """A refusal: which error, and its sentence."""
+    return {"refused": type(error).__name__, "sentence": str(error)}
+
+
+def decoded_from(header: dict[str, Any], body: bytearray, limits: Limits) -> Decoded:
+    """The decoded image of a reply, or the refusal it carries raised; BrokenReply for nonsense."""
+    if "refused" in header:
+        raise _refusal(header)
+    try:
+        return _decoded(header, body, limits)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenReply("a reply does not have the form of one") from error
+
+
+def _refusal(header: dict[str, Any]) -> GscoError:
+    name = header["refused"]
+    kind = getattr(errors, name) if name in _REFUSALS else UnreadableImage
+    error: GscoError = kind(_text(header.get("sentence", "")))
+    return error
+
+
+def _decoded(header: dict[str, Any], body: bytearray, limits: Limits) -> Decoded:
+    height, width = (_number(side) for side in header["size"])
+    limits.check_size(width, height)
+    pixels = np.frombuffer(body, dtype=np.uint8).reshape(height, width, 3)
+    return Decoded(
+        pixels,
+        _text(header["media_type"]),
+        tuple(_text(note) for note in header["notes"][:_NOTES_MAX]),
+        _structured(DicomAttributes, header["attributes"]),
+        _structured(DicomReferences, header["references"]),
+        _optional(header["patient"]),
+    )
+
+
+def _structured(kind: Callable[..., Kind], raw: Any) -> Kind | None:
+    if raw is None:
+        return None
+    numbers = {f.name for f in fields(kind) if f.type is int}  # type: ignore[arg-type]
+    return kind(
+        **{
+            f.name: _number(raw[f.name]) if f.name in numbers else _optional(raw[f.name])
+            for f in fields(kind)  # type: ignore[arg-type]
+        }
+    )
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text was expected")
+    return "".join(letter for letter in value if letter.isprintable())[:_TEXT_MAX]
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("a number was expected")
+    return value
+
+
+def read(stream: IO[bytes], count: int) -> bytearray:
+    """Exactly so many bytes, or EOFError; unbuffered pipes hand them over piece by piece."""
+    buffer = bytearray(count)
+    view, filled = memoryview(buffer), 0
+    while filled < count:
+        got = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not got:
+            raise EOFError("the pipe was closed")
+        filled += got
+    return buffer
+
+
+def _write(stream: IO[bytes], view: memoryview) -> None:
+    while view:
+        view = view[stream.write(view) :]

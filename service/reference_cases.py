@@ -1,0 +1,117 @@
+"""Filling the reference cases: labelled images → rows, vectors of every specialist, indexes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine
+
+from retrieval import indexing
+from retrieval import ingest as rows
+from retrieval.neighbour import ReferenceCase
+from service.domain import pixels_sha256
+from specialists.errors import InvalidSpecialist
+from specialists.loader import Specialist
+from specialists.prediction import Pixels
+from specialists.task import Task
+from specialists.training import evaluate
+from specialists.training.split import Split
+
+OnProgress = Callable[[int, int], None]
+"""Called with how many specialists have embedded the images, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What holds for all cases of one ingestion."""
+
+    source: str
+    licence: str = "not stated"
+
+
+def reference_case(
+    task: Task, pixels: Pixels, labels: tuple[str, ...], origin: Origin, group: str | None
+) -> ReferenceCase:
+    """A case named after its image; without a group it stands for itself."""
+    sha256 = pixels_sha256(pixels)
+    return ReferenceCase(
+        id=f"{task.name}-{sha256[:16]}",
+        task=task.name,
+        labels=labels,
+        image_sha256=sha256,
+        group=group or sha256,
+        source=origin.source,
+        licence=origin.licence,
+    )
+
+
+def ingest(
+    engine: Engine,
+    specialists: Path,
+    task: Task,
+    cases: Sequence[ReferenceCase],
+    images: Sequence[Pixels],
+    on_progress: OnProgress | None = None,
+) -> int:
+    """How many cases are stored, with the vector of every specialist that the task has.
+
+    `images` are those of `cases`, in their order. Indexes are not touched: see `build`.
+    """
+    ids = rows.ingest(engine, cases)
+    encoders = _panel(specialists, task)
+    report = on_progress or _nobody
+    for done, specialist in enumerate(encoders):
+        report(done, len(encoders))
+        _, embeddings = evaluate.run([specialist], images)[specialist.name]
+        vectors = dict(zip(ids, embeddings, strict=True))
+        encoder = specialist.manifest.weights_sha256
+        rows.store_vectors(engine, task.name, specialist.name, encoder, vectors)
+    report(len(encoders), len(encoders))
+    return len(set(ids))
+
+
+def ingest_split(
+    engine: Engine,
+    specialists: Path,
+    task: Task,
+    split: Split,
+    origin: Origin,
+    on_progress: OnProgress,
+) -> int:
+    """`ingest` for one split of a labelled data set; its groups are kept."""
+    cases = [
+        reference_case(task, pixels, _labels(task, target), origin, group)
+        for pixels, target, group in zip(split.images, split.targets, split.groups, strict=True)
+    ]
+    return ingest(engine, specialists, task, cases, split.images, on_progress)
+
+
+def build(engine: Engine, specialists: Path, indexes: Path, task: Task) -> tuple[str, ...]:
+    """Bring the index of every specialist of the task in step with the stored vectors."""
+    names = tuple(specialist.name for specialist in _panel(specialists, task))
+    for name in names:
+        indexing.update(engine, indexes, task.name, name)
+    return names
+
+
+def _nobody(done: int, total: int) -> None:
+    del done, total
+
+
+def _labels(task: Task, target: NDArray[np.int64]) -> tuple[str, ...]:
+    """The labels a target of a data set stands for: a label's index, or one 0 or 1 per label."""
+    names = task.label_names
+    if np.ndim(target) == 0:
+        return (names[int(target)],)
+    found = tuple(name for name, holds in zip(names, target, strict=True) if holds)
+    return found or tuple(filter(None, [task.nothing_found]))
+
+
+def _panel(specialists: Path, task: Task) -> tuple[Specialist, ...]:
+    """Those that can answer; without any there is nothing to embed with."""
+    found, missing = evaluate.load_panel(specialists / task.name, task)
+    if not found:
+        raise InvalidSpecialist(f"no specialist for task {task.name!r}: {missing[0].reason}")
+    return found

@@ -1,0 +1,106 @@
+"""Requests that arrive together are answered together: dynamic batching without waiting."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+from specialists.errors import PoolOverloaded
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Batcher(Generic[Q, A]):
+    """A bounded queue in front of a function that answers many requests at once.
+
+    A request is taken as soon as a worker is free, with whatever else has queued up meanwhile:
+    nobody waits for company. Requests whose caller has gone are dropped before the work is done.
+    Where the function fails, every request of that batch gets the error.
+
+    `answer` runs in `executor`; `workers` bounds how many batches of all the batchers that share
+    it run at once, and a batch is put together only when its turn has come.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        answer: Callable[[Sequence[Q]], Sequence[A]],
+        *,
+        executor: Executor,
+        workers: asyncio.Semaphore,
+        queue_size: int,
+        max_batch: int,
+    ) -> None:
+        self.name = name
+        self._answer, self._executor, self._workers = answer, executor, workers
+        self._queue_size, self._max_batch = queue_size, max_batch
+        self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._arrived = asyncio.Event()
+        self._task = asyncio.create_task(self._work(), name=f"batcher {name}")
+
+    def submit(self, request: Q) -> asyncio.Future[A]:
+        """The answer to come; cancel it to withdraw. Raises PoolOverloaded when full."""
+        self._forget_abandoned()
+        if self._task.done() or len(self._waiting) >= self._queue_size:
+            raise PoolOverloaded(
+                f"specialist {self.name!r} has {len(self._waiting)} images waiting"
+            )
+        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        self._arrived.set()
+        return future
+
+    async def close(self) -> None:
+        """Stops; whoever still waits gets PoolOverloaded."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._fail([future for _, future in self._waiting], _closing(self.name))
+        self._waiting.clear()
+
+    async def _work(self) -> None:
+        while True:
+            await self._arrived.wait()
+            async with self._workers:
+                batch = self._next_batch()
+                if batch:
+                    await self._run(batch)
+
+    def _next_batch(self) -> list[tuple[Q, asyncio.Future[A]]]:
+        self._forget_abandoned()
+        count = min(len(self._waiting), self._max_batch)
+        batch = [self._waiting.popleft() for _ in range(count)]
+        if not self._waiting:
+            self._arrived.clear()
+        return batch
+
+    def _forget_abandoned(self) -> None:
+        if any(future.done() for _, future in self._waiting):
+            self._waiting = deque(entry for entry in self._waiting if not entry[1].done())
+
+    async def _run(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
+        futures = [future for _, future in batch]
+        loop = asyncio.get_running_loop()
+        try:
+            answers = await loop.run_in_executor(
+                self._executor, self._answer, [request for request, _ in batch]
+            )
+            for future, answer in zip(futures, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        except asyncio.CancelledError:
+            self._fail(futures, _closing(self.name))
+            raise
+        except Exception as error:  # noqa: BLE001 whatever went wrong, no caller may wait for ever
+            self._fail(futures, error)
+
+    @staticmethod
+    def _fail(futures: Sequence[asyncio.Future[A]], error: Exception) -> None:
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+
+
+def _closing(name: str) -> PoolOverloaded:
+    return PoolOverloaded(f"specialist {name!r} is closing")

@@ -1,0 +1,81 @@
+"""Stories of those who write clients: the OpenAPI document says what happens."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+from serving import a_service
+
+from service.api.catalogue import SpecialistsResponse
+from service.api.health import ReadyResponse
+from service.api.problems import ProblemResponse
+from service.api.schemas import DiagnosisResponse, TaskResponse, TasksResponse
+
+
+async def the_document(home: Path) -> dict[str, Any]:
+    async with a_service(home) as service:
+        return (await service.client.get("/openapi.json")).json()  # type: ignore[no-any-return]
+
+
+async def test_lists_every_address(home: Path) -> None:
+    document = await the_document(home)
+
+    assert set(document["paths"]) == {
+        "/v1/diagnoses",
+        "/v1/diagnoses/{id}",
+        "/v1/tasks",
+        "/v1/tasks/{name}",
+        "/v1/specialists",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
+
+
+async def test_every_reference_leads_somewhere(home: Path) -> None:
+    document = await the_document(home)
+
+    for reference in references(document):
+        target: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+        assert target
+
+
+async def test_errors_are_described_as_problems(home: Path) -> None:
+    document = await the_document(home)
+    responses = document["paths"]["/v1/diagnoses"]["post"]["responses"]
+
+    assert set(responses) == {"201", "400", "413", "422", "500", "502", "503"}
+    assert all(
+        list(response["content"]) == ["application/problem+json"]
+        for status, response in responses.items()
+        if status != "201"
+    )
+
+
+def test_examples_are_true() -> None:
+    models: list[type[BaseModel]] = [
+        DiagnosisResponse,
+        ProblemResponse,
+        ReadyResponse,
+        SpecialistsResponse,
+        TaskResponse,
+        TasksResponse,
+    ]
+
+    for model in models:
+        (example,) = model.model_json_schema()["examples"]
+        assert TypeAdapter(model).validate_python(example).model_dump(mode="json") == example
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)

@@ -1,0 +1,154 @@
+"""Stories of requests that go wrong: every answer is a problem document."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from builders import png_bytes
+from fakes import FakeRetriever
+from serving import Service, a_service, problem_of
+
+TASK = {"task": "cxr-pneumonia"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "message"),
+    [
+        ({"tsak": "cxr-pneumonia"}, "tsak", "is not known here"),
+        ({"frame": "0"}, "frame", "greater than or equal to 1"),
+        ({"frame": "last"}, "frame", "valid integer"),
+        ({"group": "Doe, John"}, "group", "pattern"),
+        ({"task": ["cxr-pneumonia", "busi"]}, "task", "was sent more than once"),
+    ],
+)
+async def test_names_the_field_but_not_what_was_in_it(
+    home: Path, fields: dict[str, str], field: str, message: str
+) -> None:
+    async with a_service(home) as service:
+        reply = await service.diagnose(**fields)
+
+    assert (reply.status_code, problem_of(reply)) == (422, "invalid-request")
+    (error,) = reply.json()["errors"]
+    assert (error["in"], error["field"]) == ("body", field)
+    assert message in error["message"]
+    assert "Doe" not in reply.text
+
+
+async def test_a_file_is_required(home: Path) -> None:
+    async with a_service(home) as service:
+        replies = [
+            await service.client.post("/v1/diagnoses", data=TASK),
+            await service.client.post("/v1/diagnoses", data={**TASK, "file": "text"}),
+            await service.client.post("/v1/diagnoses", json=TASK),
+        ]
+
+    assert [problem_of(reply) for reply in replies] == ["invalid-request"] * 3
+    assert "must be a file" in replies[1].text
+
+
+async def test_two_files_are_refused(home: Path) -> None:
+    files = [("file", ("a.png", png_bytes())), ("file", ("b.png", png_bytes()))]
+    async with a_service(home) as service:
+        reply = await service.client.post("/v1/diagnoses", files=files, data=TASK)
+
+    assert reply.json()["errors"][0]["message"] == "was sent more than once"
+
+
+async def test_a_broken_form_is_malformed(home: Path) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=line"}
+    async with a_service(home) as service:
+        reply = await service.client.post("/v1/diagnoses", content=b"nonsense", headers=headers)
+
+    assert (reply.status_code, problem_of(reply)) == (400, "malformed-request")
+
+
+@pytest.mark.parametrize("address", ["/v1/tasks", "/v1/specialists", "/v1/diagnoses/x"])
+async def test_an_unknown_option_is_named(home: Path, address: str) -> None:
+    async with a_service(home) as service:
+        reply = await service.client.get(address, params={"verbose": "1"})
+
+    assert (reply.status_code, problem_of(reply)) == (422, "invalid-request")
+    assert reply.json()["errors"][0]["field"] == "verbose"
+
+
+async def test_a_body_over_the_limit_is_refused_by_its_length(home: Path) -> None:
+    async with a_service(home, max_upload_bytes=1000) as service:
+        reply = await service.diagnose(b"0" * 2000)
+        elsewhere = await service.client.post("/nowhere", content=b"0" * 2000)
+
+    assert (reply.status_code, problem_of(reply)) == (413, "body-too-large")
+    assert reply.headers["connection"] == "close"
+    assert problem_of(elsewhere) == "body-too-large"
+    assert service.intake.asked == []
+
+
+@pytest.mark.parametrize("claimed", [{}, {"content-length": "10"}])
+async def test_a_body_over_the_limit_is_refused_as_it_comes(
+    home: Path, claimed: dict[str, str]
+) -> None:
+    sent: list[int] = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'--line\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+        for number in range(1000):
+            sent.append(number)
+            yield b"0" * 100
+
+    headers = {"content-type": "multipart/form-data; boundary=line", **claimed}
+    async with a_service(home, max_upload_bytes=1000) as service:
+        reply = await service.client.post("/v1/diagnoses", content=endless(), headers=headers)
+
+    assert (reply.status_code, problem_of(reply)) == (413, "body-too-large")
+    assert len(sent) < 20
+
+
+async def test_a_wrong_address_or_method_is_a_problem_too(home: Path) -> None:
+    async with a_service(home) as service:
+        lost = await service.client.get("/v2/diagnoses")
+        wrong = await service.client.delete("/v1/tasks")
+
+    assert (lost.status_code, problem_of(lost)) == (404, "no-such-address")
+    assert (wrong.status_code, problem_of(wrong)) == (405, "method-not-allowed")
+    assert wrong.headers["allow"] == "GET"
+
+
+async def test_an_unexpected_error_tells_nothing_but_its_id(home: Path) -> None:
+    retriever = FakeRetriever(failure=RuntimeError("patient John Doe"))
+    async with a_service(home, retriever=retriever) as service:
+        reply = await service.diagnose()
+        afterwards = await service.client.get("/livez")
+
+    assert (reply.status_code, problem_of(reply)) == (500, "internal-error")
+    assert "Doe" not in reply.text
+    assert afterwards.status_code == 200
+
+
+async def test_problems_are_counted_by_type(home: Path) -> None:
+    async with a_service(home) as service:
+        await asyncio.gather(*(service.diagnose(task="knee-mri") for _ in range(3)))
+        figures = await service.figures()
+
+    assert 'gsco_http_problems_total{type="unknown-task"} 3.0' in figures
+
+
+@pytest.mark.parametrize("given", ["caller-42.a_b", "0b5a3c1f9e6d4a7fb2c8d1e0f3a4b5c6"])
+async def test_a_well_formed_request_id_comes_back(home: Path, given: str) -> None:
+    async with a_service(home) as service:
+        reply = await ask_with_id(service, given)
+
+    assert reply == given
+
+
+@pytest.mark.parametrize("given", ["short", "with space", "x" * 65, "a;b\\c<d>"])
+async def test_any_other_request_id_is_replaced(home: Path, given: str) -> None:
+    async with a_service(home) as service:
+        reply = await ask_with_id(service, given)
+
+    assert reply != given
+    assert len(reply) == 32
+
+
+async def ask_with_id(service: Service, given: str) -> str:
+    reply = await service.client.get("/livez", headers={"x-request-id": given})
+    return reply.headers["x-request-id"]

@@ -1,0 +1,60 @@
+"""The migrations make exactly the tables that the records describe."""
+
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, inspect
+
+from service.persistence.database import MIGRATIONS, open_engine, upgrade
+from service.persistence.records import METADATA
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path}/gsco.db")
+    yield engine
+    engine.dispose()
+
+
+def test_migrations_and_records_agree(engine: Engine) -> None:
+    upgrade(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []  # type: ignore[arg-type]
+
+
+def test_upgrading_makes_every_table_and_may_be_repeated(engine: Engine) -> None:
+    upgrade(engine)
+    upgrade(str(engine.url))
+    tables = set(inspect(engine).get_table_names())
+    assert tables == {"reference_cases", "reference_vectors", "diagnoses", "alembic_version"}
+
+
+def test_processes_that_start_together_upgrade_once(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    url = f"sqlite:///{tmp_path}/gsco.db"
+    starting = [spawn.Process(target=upgrade, args=(url,)) for _ in range(3)]
+    for process in starting:
+        process.start()
+    for process in starting:
+        process.join(60)
+    assert [process.exitcode for process in starting] == [0, 0, 0]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE diagnoses (id TEXT)")
+    with pytest.raises(Exception, match="already exists"):
+        upgrade(engine)
+    assert inspect(engine).get_table_names() == ["diagnoses"]
+
+
+def test_the_migrations_are_part_of_the_package() -> None:
+    assert (MIGRATIONS / "env.py").is_file()
+    assert sorted((MIGRATIONS / "versions").glob("0001_*.py"))
+    assert shutil.which("alembic") is None or not (MIGRATIONS.parents[2] / "alembic.ini").exists()

@@ -1,0 +1,107 @@
+"""Stories of those who configure the service."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import Misconfigured
+from service.settings import NANO_GENERALIST, Settings, read_settings, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in unknown_variables() | {f"GSCO_{n.upper()}": "" for n in Settings.model_fields}:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_works_without_any_setting() -> None:
+    settings = read_settings()
+
+    assert settings.home == Path(".gsco")
+    assert settings.database_url == f"sqlite:///{Path('.gsco/gsco.db').absolute()}"
+    assert settings.generalist_path == NANO_GENERALIST
+    assert settings.tasks_folder == Path(".gsco/tasks")
+
+
+def test_the_environment_counts_and_an_argument_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GSCO_HOME", str(tmp_path))
+    monkeypatch.setenv("GSCO_PORT", "9000")
+    monkeypatch.setenv("GSCO_LOG_LEVEL", "DEBUG")
+
+    settings = read_settings(port=9001, host=None)
+
+    assert (settings.home, settings.port, settings.log_level) == (tmp_path, 9001, "debug")
+    assert settings.database_url.endswith("/gsco.db")
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSCO_DATABASE_URL", "")
+    monkeypatch.setenv("GSCO_THREADS", "")
+
+    assert read_settings().database_url.startswith("sqlite:")
+    assert read_settings().threads is None
+
+
+def test_vllm_needs_an_address_and_a_model() -> None:
+    with pytest.raises(Misconfigured, match="'vllm' needs GSCO_GENERALIST_URL"):
+        read_settings(generalist_engine="vllm")
+    with pytest.raises(Misconfigured, match="'vllm' needs GSCO_GENERALIST_MODEL"):
+        read_settings(generalist_engine="vllm", generalist_url="http://localhost:8001/v1")
+
+
+def test_every_wrong_setting_is_named_and_no_value_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSCO_PORT", "secret")
+    monkeypatch.setenv("GSCO_NEIGHBOURS", "0")
+
+    with pytest.raises(Misconfigured) as caught:
+        read_settings()
+
+    assert str(caught.value).splitlines()[0].startswith("GSCO_PORT: ")
+    assert str(caught.value).splitlines()[1].startswith("GSCO_NEIGHBOURS: ")
+    assert "secret" not in str(caught.value)
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = read_settings(
+        generalist_api_key="s3cret",
+        pseudonym_key="s3cret",
+        database_url="postgresql://a:s3cret@b/c",
+    )
+
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in str(settings)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        read_settings().port = 1  # type: ignore[misc]
+
+
+def test_a_misspelt_variable_is_noticed() -> None:
+    environment = {"GSCO_NIEGHBOURS": "5", "GSCO_PORT": "8000", "PATH": "", "GSCO_XYZZY": "1"}
+
+    assert unknown_variables(environment) == {
+        "GSCO_NIEGHBOURS": "GSCO_NEIGHBOURS",
+        "GSCO_XYZZY": None,
+    }
+
+
+def test_what_kubernetes_sets_for_a_service_called_gsco_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kubernetes = {
+        "GSCO_SERVICE_HOST": "10.0.0.1",
+        "GSCO_SERVICE_PORT": "8000",
+        "GSCO_SERVICE_PORT_HTTP": "8000",
+        "GSCO_PORT": "tcp://10.0.0.1:8000",
+        "GSCO_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "GSCO_PORT_8000_TCP_ADDR": "10.0.0.1",
+    }
+    for name, value in kubernetes.items():
+        monkeypatch.setenv(name, value)
+
+    assert read_settings().port == 8000
+    assert unknown_variables(kubernetes) == {}

@@ -1,0 +1,81 @@
+"""A whole service over fakes, spoken to as a client does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from builders import png_bytes
+from fakes import FakeGeneralist, FakeIntake, FakeRetriever, FakeSpecialists, FakeStore
+from fastapi import FastAPI
+
+from service.app import Parts, create_app
+from service.pipeline import Pipeline
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """The running application, its fakes, and a client of it."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    specialists: FakeSpecialists
+    retriever: FakeRetriever
+    generalist: FakeGeneralist
+    store: FakeStore
+    intake: FakeIntake
+
+    async def diagnose(
+        self, data: bytes | None = None, *, file_name: str = "image.png", **fields: Any
+    ) -> httpx.Response:
+        """Posts an image, for the task cxr-pneumonia unless told otherwise."""
+        files = {"file": (file_name, png_bytes() if data is None else data)}
+        form = {"task": "cxr-pneumonia", **fields}
+        return await self.client.post("/v1/diagnoses", files=files, data=form)
+
+    async def figures(self) -> str:
+        return (await self.client.get("/metrics")).text
+
+    async def settled(self) -> None:
+        """Returns when the specialists have been loaded."""
+        await self.app.state.serving.tasks.loaded()
+
+
+@asynccontextmanager
+async def a_service(
+    home: Path,
+    *,
+    specialists: FakeSpecialists | None = None,
+    retriever: FakeRetriever | None = None,
+    generalist: FakeGeneralist | None = None,
+    store: FakeStore | None = None,
+    intake: FakeIntake | None = None,
+    **settings: Any,
+) -> AsyncIterator[Service]:
+    """A service with the tasks of a home folder; every part a willing fake unless given."""
+    specialists, retriever = specialists or FakeSpecialists(), retriever or FakeRetriever()
+    generalist, store = generalist or FakeGeneralist(), store or FakeStore()
+    intake = intake or FakeIntake()
+    pipeline = Pipeline(specialists, retriever, generalist, store)
+    parts = Parts(pipeline, specialists, retriever, generalist, store, intake)
+    app = create_app(Settings(home=home, **settings), parts)
+    async with app.router.lifespan_context(app), a_client(app) as client:
+        yield Service(app, client, specialists, retriever, generalist, store, intake)
+
+
+def a_client(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gsco.test")
+
+
+def problem_of(response: httpx.Response) -> str:
+    """The last word of a problem's type, after checking that it is a proper problem document."""
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert document["status"] == response.status_code
+    assert document["instance"] == response.headers["x-request-id"]
+    assert document["title"]
+    assert document["detail"]
+    return str(document["type"]).removeprefix("urn:gsco:problem:")
