@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 K0 = 60
 
@@ -41,17 +42,11 @@ class Fused:
     retrievers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Find:
+class _Find(NamedTuple):
     retriever: str
     rank: int
     similarity: float
-    best: float
-
-    @property
-    def share(self) -> float:
-        """A best similarity of zero or less resembles nothing, so nothing comes near it."""
-        return self.similarity / self.best if self.best > 0 else 0.0
+    share: float
 
 
 def fuse(rankings: Iterable[Ranking], k0: int = K0) -> tuple[Fused, ...]:
@@ -61,10 +56,12 @@ def fuse(rankings: Iterable[Ranking], k0: int = K0) -> tuple[Fused, ...]:
     """
     finds: defaultdict[int, list[_Find]] = defaultdict(list)
     for ranking in rankings:
+        best = ranking.similarities[0] if ranking.similarities else 0.0
         pairs = zip(ranking.keys, ranking.similarities, strict=True)
         for rank, (key, similarity) in enumerate(pairs, start=1):
-            find = _Find(ranking.retriever, rank, similarity, ranking.similarities[0])
-            finds[key].append(find)
+            # A best similarity of zero or less resembles nothing, so nothing comes near it.
+            share = similarity / best if best > 0 else 0.0
+            finds[key].append(_Find(ranking.retriever, rank, similarity, share))
     fused = (_fused(key, found, k0) for key, found in finds.items())
     return tuple(sorted(fused, key=lambda one: (-one.score, -one.similarity, one.key)))
 

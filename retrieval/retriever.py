@@ -1,4 +1,4 @@
-"""Reference cases that resemble a case, by every specialist's embedding of it (RAD, paper 1.3)."""
+"""Reference cases that resemble a case, by every specialist's embedding of it: RAD."""
 
 import asyncio
 import logging
@@ -81,7 +81,7 @@ class FaissRetriever:
         without the database all of them are missing. Raises nothing for either.
         """
         try:
-            return await self._in_thread(lambda: self._search(task, queries, group, image_sha256))
+            return await self._search(task, queries, group, image_sha256)
         except SQLAlchemyError as error:
             logger.warning("reference cases cannot be read", exc_info=True)
             reason = f"the reference cases cannot be read ({type(error).__name__})"
@@ -91,25 +91,31 @@ class FaissRetriever:
         """What is stored and what can be searched, per task and specialist."""
         return await self._in_thread(lambda: stats(self._engine, self._indexes))
 
-    def _search(
+    async def _search(
         self, task: str, queries: tuple[Query, ...], group: str | None, image_sha256: str
     ) -> Retrieval:
-        own = database.own_keys(self._engine, task, group=group, image_sha256=image_sha256)
-        answers = [self._ask(task, query, own) for query in queries]
+        own = await self._in_thread(
+            lambda: database.own_keys(self._engine, task, group=group, image_sha256=image_sha256)
+        )
+        answers = await asyncio.gather(*(self._ask(task, query, own) for query in queries))
         found = [answer for answer in answers if not isinstance(answer, MissingRetriever)]
-        neighbours = self._neighbours_of(task, [ranking for ranking, _ in found])
+        rankings = [ranking for ranking, _ in found]
+        shown = await self._in_thread(lambda: self._neighbours_of(task, rankings))
         return Retrieval(
-            tuple(one for one in neighbours if not _is_own(one.case, group, image_sha256)),
+            tuple(one for one in shown if not _is_own(one.case, group, image_sha256)),
             index_ids=tuple(index_id for _, index_id in found),
             missing=tuple(one for one in answers if isinstance(one, MissingRetriever)),
         )
 
-    def _ask(self, task: str, query: Query, own: Keys) -> Found | MissingRetriever:
+    async def _ask(self, task: str, query: Query, own: Keys) -> Found | MissingRetriever:
         try:
-            index, manifest = self._shelf.get(task, query.retriever)
-            return index.search(query, DEPTH * self._neighbours, own), manifest.index_id
+            return await self._in_thread(lambda: self._look_up(task, query, own))
         except RetrievalError as error:
             return _missing(query, str(error))
+
+    def _look_up(self, task: str, query: Query, own: Keys) -> Found:
+        index, manifest = self._shelf.get(task, query.retriever)
+        return index.search(query, DEPTH * self._neighbours, own), manifest.index_id
 
     def _neighbours_of(self, task: str, rankings: list[Ranking]) -> tuple[Neighbour, ...]:
         """More rows are asked for than wanted: an index may still hold cases removed since."""

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from service import telemetry
@@ -18,8 +17,6 @@ from service.pipeline import Pipeline
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry import Metrics
 
-SHUTDOWN_SECONDS = 30
-
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -29,13 +26,17 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     Its lifespan starts the parts and stops them. A part that cannot start stops the start, with
     its own error; specialists are loaded afterwards, in the background.
     """
+    if not structlog.is_configured():
+        prepare_logging(settings)  # the default would print local variables: images and identifiers
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            running = parts or await _compose(settings, stack)
-            tasks = await _start(running, settings, stack)
+            running = await stack.enter_async_context(running_parts(settings, parts))
+            tasks = TaskFolder(settings.tasks_folder, running.specialists.load)
+            stack.push_async_callback(tasks.close)
+            await tasks.start()
             admission = Admission(settings.max_concurrent_cases, metrics.cases)
             app.state.serving = Serving(settings, running, tasks, admission, metrics)
             log.info("started", version=app.version, engine=settings.generalist_engine)
@@ -50,23 +51,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
 
 def from_environment() -> FastAPI:
     """For servers that take a factory: `uvicorn --factory service.app:from_environment`."""
-    settings = read_settings()
-    prepare_logging(settings)
-    return create_app(settings)
-
-
-def serve(settings: Settings) -> None:
-    """Serves until the process is told to stop."""
-    prepare_logging(settings)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
+    return create_app(read_settings())
 
 
 def prepare_logging(settings: Settings) -> None:
@@ -76,15 +61,18 @@ def prepare_logging(settings: Settings) -> None:
         log.warning("unknown setting", variable=name, did_you_mean=nearest)
 
 
-async def _start(parts: Parts, settings: Settings, stack: AsyncExitStack) -> TaskFolder:
-    """Intake first: its processes start before models take memory. Closing goes in reverse."""
-    for part in (parts.intake, parts.generalist, parts.retriever, parts.specialists):
-        stack.push_async_callback(part.close)  # also where the start fails half-way
-        await part.start()
-    tasks = TaskFolder(settings.tasks_folder, parts.specialists.load)
-    stack.push_async_callback(tasks.close)
-    await tasks.start()
-    return tasks
+@asynccontextmanager
+async def running_parts(settings: Settings, parts: Parts | None = None) -> AsyncIterator[Parts]:
+    """The parts, made from the settings unless given; started here and closed afterwards.
+
+    Intake first: its processes start before models take memory. Closing goes in reverse.
+    """
+    async with AsyncExitStack() as stack:
+        running = parts or await _compose(settings, stack)
+        for part in (running.intake, running.generalist, running.retriever, running.specialists):
+            stack.push_async_callback(part.close)  # also where the start fails half-way
+            await part.start()
+        yield running
 
 
 async def _compose(settings: Settings, stack: AsyncExitStack) -> Parts:

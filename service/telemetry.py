@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from prometheus_client import (
@@ -30,9 +30,11 @@ OUR_PACKAGES = ("service", "specialists", "retrieval")
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
-def configure_logging(level: str = "info", log_format: str = "json") -> None:
-    """Every logger of this process, our own and the libraries', writes events to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure_logging(
+    level: str = "info", log_format: str = "json", stream: TextIO | None = None
+) -> None:
+    """Every logger of this process, our own and the libraries', writes here: standard error."""
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(log_format))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,8 +1,9 @@
 """The backbones that may sit on the panel, as data: `catalogue.toml`, read once. Free of torch."""
 
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -86,10 +87,23 @@ def panel_of(task: Task) -> tuple[str, ...]:
     return task.panel or PANEL
 
 
-def recipe_of(scale: Scale) -> Recipe:
-    """The default training recipe of a scale."""
+def recipe_of(scale: Scale, images: int | None = None) -> Recipe:
+    """The default training recipe of a scale, with more epochs where there are few images."""
     fields = dict(_DOCUMENT["recipe"][scale])
-    return Recipe(**fields | {"augmentation": Augmentation(**fields.pop("augmentation", {}))})
+    least_steps = fields.pop("least_steps")
+    augmentation = Augmentation(**fields.pop("augmentation", {}))
+    recipe = Recipe(**fields, augmentation=augmentation)
+    return recipe if images is None else _stretched(recipe, images, least_steps)
+
+
+def _stretched(recipe: Recipe, images: int, least_steps: int) -> Recipe:
+    factor = max(1.0, least_steps / (recipe.epochs * math.ceil(images / recipe.batch_size)))
+    return replace(
+        recipe,
+        epochs=round(recipe.epochs * factor),
+        patience=round(recipe.patience * factor),
+        warmup_epochs=recipe.warmup_epochs * factor,
+    )
 
 
 def _backbone(entry: Mapping[str, Any]) -> Backbone:

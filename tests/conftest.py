@@ -1,9 +1,18 @@
 """Fixtures that several test folders share."""
 
+import io
 from pathlib import Path
 
 import pytest
 from builders import a_task, task_toml
+
+from service import telemetry
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_log() -> None:
+    """Logs as in production, to nowhere; the default takes seconds to draw a traceback."""
+    telemetry.configure_logging("warning", stream=io.StringIO())
 
 
 @pytest.fixture

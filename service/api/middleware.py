@@ -3,8 +3,10 @@
 Plain ASGI, so that bodies stream through.
 """
 
+import asyncio
 import re
 import time
+from contextlib import suppress
 from uuid import uuid4
 
 import structlog
@@ -15,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import problems
 from service.telemetry import Metrics
 
+DRAIN_SECONDS = 10.0
+DRAINED_LIMITS = 4
 REQUEST_ID = "X-Request-ID"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -35,6 +39,8 @@ class LimitBody:
             await self.app(scope, receive, send)
             return
         if _claimed_length(scope) > self.limit_bytes:
+            if not _waits_to_send(scope):
+                await self._drain(receive, _claimed_length(scope))
             refusal = problems.respond_body_too_large(Request(scope), self.limit_bytes)
             await refusal(scope, receive, send)
             return
@@ -48,10 +54,29 @@ class LimitBody:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.limit_bytes:
+                if message.get("more_body", False):
+                    await self._drain(receive)
                 raise problems.body_too_large(self.limit_bytes)
             return message
 
         return counted
+
+    async def _drain(self, receive: Receive, claimed: int = 0) -> None:
+        """Discards the rest of a body within reason, so that its sender gets to read the refusal.
+
+        Most clients read only when they have sent everything; a connection that is closed before
+        is all they would see.
+        """
+        allowance = DRAINED_LIMITS * self.limit_bytes
+        if claimed > allowance:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                more = True
+                while more and allowance > 0:
+                    message = await receive()
+                    allowance -= len(message.get("body", b""))
+                    more = message.get("more_body", False)
 
 
 class Observe:
@@ -128,6 +153,11 @@ def _request_id(scope: Scope) -> str:
 def _claimed_length(scope: Scope) -> int:
     claimed = Headers(scope=scope).get("content-length", "")
     return int(claimed[:19]) if claimed.isascii() and claimed.isdigit() else 0
+
+
+def _waits_to_send(scope: Scope) -> bool:
+    """The client sends its body only once it is told to: RFC 9110 section 10.1.1."""
+    return Headers(scope=scope).get("expect", "").lower() == "100-continue"
 
 
 def _route(scope: Scope) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import typer
+import uvicorn
 
 from service import app as composition
 from service.api.schemas import diagnosis_response
@@ -16,6 +17,8 @@ from service.settings import Settings
 from specialists import task as tasks
 from specialists.task import Task
 
+SHUTDOWN_SECONDS = 30
+
 
 def serve(
     context: typer.Context,
@@ -24,9 +27,15 @@ def serve(
 ) -> None:
     """Serve the REST API; /docs describes it."""
     settings: Settings = context.obj
-    given = {"host": host, "port": port}
-    changes = {name: value for name, value in given.items() if value is not None}
-    composition.serve(settings.model_copy(update=changes))
+    uvicorn.run(
+        composition.create_app(settings),
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
 
 
 def diagnose(

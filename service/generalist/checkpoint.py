@@ -163,6 +163,7 @@ def _write(
     _write_json(folder / "generation_config.json", _generation(tokenizer))
     weights = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in _state(model).items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its owner, a server may be another
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

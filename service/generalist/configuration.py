@@ -88,7 +88,7 @@ class InternVLChatConfig(PreTrainedConfig):  # type: ignore[misc]  # transformer
 
 
 def _vision(given: Any) -> InternVisionConfig:
-    if isinstance(given, PreTrainedConfig):
+    if isinstance(given, InternVisionConfig):
         return given
     return InternVisionConfig(**{k: v for k, v in (given or {}).items() if k != "model_type"})
 

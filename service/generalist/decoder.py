@@ -109,7 +109,7 @@ class Decoder:
         return words
 
     def _words_and_image(self, ids: list[int], image: Image) -> Tensor:
-        pixels = preprocess(image.pixels, self._config.force_image_size)
+        pixels = preprocess(image.pixels, self._config.vision_config.image_size)
         features = self._model.image_features(pixels.unsqueeze(0))
         return self._model.embed(torch.tensor([ids]), features)
 

@@ -90,7 +90,12 @@ class VllmGeneralist:
     async def _choose(self, message: dict[str, Any], prompt: Prompt) -> Completion:
         async def step(emitted: str) -> choice.Distribution:
             messages, body = _step(message, prompt, emitted)
-            return _distribution(await self._complete(messages, body))
+            listed = _distribution(await self._complete(messages, body))
+            if listed:
+                return listed
+            # Nothing but tokens that end within a character: the likeliest ending decides.
+            whole = await self._complete(messages, body | {"max_tokens": prompt.max_tokens})
+            return {_text(whole): 1.0}
 
         probabilities = await choice.probabilities(prompt.choices, step)
         return Completion(choice.best(prompt.choices, probabilities), probabilities)
@@ -200,7 +205,7 @@ def _text(first: Mapping[str, Any]) -> str:
 
 
 def _distribution(first: Mapping[str, Any]) -> choice.Distribution:
-    """Probabilities by token; a token within a character has no text and is left out."""
+    """Probabilities by token; one that ends within a character has no text and is left out."""
     try:
         listed = first["logprobs"]["content"][0]["top_logprobs"]
         found = [(str(entry["token"]), math.exp(float(entry["logprob"]))) for entry in listed]
@@ -208,7 +213,7 @@ def _distribution(first: Mapping[str, Any]) -> choice.Distribution:
         raise _nonsense(error) from error
     distribution: dict[str, float] = {}
     for token, probability in found:
-        if token and math.isfinite(probability):
+        if token and probability > 0.0 and math.isfinite(probability):
             distribution[token] = distribution.get(token, 0.0) + probability
     return distribution
 

@@ -1,6 +1,7 @@
 """One function for any bytes from outside: `decode`.
 
-In the service it runs in a sandbox; the command line and the tests call it directly.
+The service runs it in a sandbox. Called directly it guards against everything but a C decoder
+that aborts the process, which GDCM does on some damaged files: leave strangers' files to Sandbox.
 """
 
 import logging
@@ -28,20 +29,22 @@ def decode(
     makes the patient's pseudonym. Raises UnreadableImage, ImageTooLarge or UnsupportedImage, each
     with one sentence that quotes nothing from the file but sizes and standard names.
     """
-    return intake_result(data, decoded(data, limits, frame), key)
+    try:
+        found = decoded(data, limits, frame)
+    except MemoryError:
+        raise ImageTooLarge(NO_MEMORY) from None
+    return intake_result(data, found, key)
 
 
 def decoded(data: bytes, limits: Limits, frame: int | None = None) -> Decoded:
-    """What `decode` does in the sandbox: everything that touches the file's content."""
+    """What of `decode` belongs in the sandbox: everything that touches the file's content."""
     limits.check_bytes(len(data))
     is_dicom = looks_like_dicom(data)
     try:
         with _discreet():
             return (decode_dicom if is_dicom else decode_image)(data, limits, frame)
-    except GscoError:
+    except (GscoError, MemoryError):
         raise
-    except MemoryError:
-        problem: GscoError = ImageTooLarge(NO_MEMORY)
     except Exception:  # noqa: BLE001 - decoders raise anything on hostile files
         problem = UnreadableImage(f"the {'DICOM file' if is_dicom else 'image'} is malformed")
     # Raised out here, so that no traceback carries the decoder's message: it may quote the patient.

@@ -18,13 +18,15 @@ from dataclasses import asdict
 from queue import SimpleQueue
 from typing import IO
 
-from service.errors import ImageTooLarge, Misconfigured, Overloaded, UnreadableImage
+from service.errors import Misconfigured, Overloaded, UnreadableImage
 from service.intake import wire
 from service.intake.limits import Limits
 from service.intake.result import Decoded, IntakeResult, intake_result
 
 WORKER = (sys.executable, "-m", "service.intake.worker")
 _START_SECONDS = 60.0
+_PIPE_BYTES = 2**20  # what Linux allows anyone; the default of 64 KiB makes large images slow
+_STOPPING = "the service is stopping"
 _CRASHED = "the image made its decoder fail"
 
 
@@ -97,13 +99,22 @@ class Sandbox:
 
     def _decode(self, data: bytes, frame: int | None) -> IntakeResult:
         if self._closing.is_set():
-            raise Overloaded("the service is stopping")
+            raise Overloaded(_STOPPING)
         worker = self._idle.get()
         try:
             return intake_result(data, worker.decode(data, frame), self._key)
+        except UnreadableImage:
+            if self._closing.is_set():  # its worker was ended: that says nothing of the image
+                raise Overloaded(_STOPPING) from None
+            raise
         finally:
+            self._hand_back(worker)
+
+    def _hand_back(self, worker: "_Worker") -> None:
+        try:
             if not self._closing.is_set():
                 worker.renew_if_needed()
+        finally:
             self._idle.put(worker)
 
     def _free_place(self, _: "Future[IntakeResult]") -> None:
@@ -132,13 +143,10 @@ class _Worker:
         try:
             with self._deadline(self._limits.timeout_seconds) as expired:
                 return self._exchange(data, frame)
-        except ImageTooLarge:
-            self.discard()  # what the image left behind would take memory from the next one
-            raise
         except (wire.BrokenReply, OSError, EOFError, ValueError):
             self.discard()
         seconds = self._limits.timeout_seconds
-        late = f"decoding the image took longer than {seconds:g} seconds"
+        late = f"decoding the image took longer than {seconds:g} s"
         raise UnreadableImage(late if expired.is_set() else _CRASHED)
 
     def renew_if_needed(self) -> None:
@@ -182,6 +190,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            pipesize=_PIPE_BYTES,
             env=_environment(),
             start_new_session=True,  # Ctrl-C is the service's business; and all of it can be killed
         )
@@ -202,6 +211,8 @@ class _Worker:
         requests, replies = _pipes(self._running())
         wire.send(requests, {"frame": frame}, data)
         header, body = wire.receive(replies, 3 * self._limits.max_pixels)
+        if header.get("spent"):  # what the image left behind would take memory from the next one
+            self.discard()
         return wire.decoded_from(header, body, self._limits)
 
     def _running(self) -> "subprocess.Popen[bytes]":

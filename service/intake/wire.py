@@ -36,7 +36,7 @@ class BrokenReply(GscoError):
 def send(stream: IO[bytes], header: dict[str, Any], body: bytes | memoryview = b"") -> None:
     """Write one message."""
     encoded = json.dumps(header | {"body": len(body)}).encode()
-    stream.write(_LENGTH.pack(len(encoded)) + encoded)
+    _write(stream, memoryview(_LENGTH.pack(len(encoded)) + encoded))
     _write(stream, memoryview(body))
     stream.flush()
 
@@ -66,9 +66,9 @@ def decoded_header(decoded: Decoded) -> dict[str, Any]:
     }
 
 
-def refusal_header(error: GscoError) -> dict[str, Any]:
-    """A refusal: which error, and its sentence."""
-    return {"refused": type(error).__name__, "sentence": str(error)}
+def refusal_header(error: GscoError, *, spent: bool = False) -> dict[str, Any]:
+    """A refusal: which error, its sentence, and whether the worker should be replaced."""
+    return {"refused": type(error).__name__, "sentence": str(error), "spent": spent}
 
 
 def decoded_from(header: dict[str, Any], body: bytearray, limits: Limits) -> Decoded:

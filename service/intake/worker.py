@@ -47,7 +47,7 @@ def _reply(
     except GscoError as error:
         wire.send(replies, wire.refusal_header(error))
     except MemoryError:
-        wire.send(replies, wire.refusal_header(ImageTooLarge(NO_MEMORY)))
+        wire.send(replies, wire.refusal_header(ImageTooLarge(NO_MEMORY), spent=True))
     else:
         wire.send(replies, wire.decoded_header(found), found.pixels.data.cast("B"))
 

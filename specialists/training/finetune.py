@@ -20,6 +20,7 @@ from specialists.training.batches import ResizedImages
 from specialists.training.calibration import fit_temperature, loss
 from specialists.training.dataset import Dataset
 from specialists.training.metrics import measure
+from specialists.training.side_by_side import train_side_by_side
 from specialists.training.trainer import Epoch, Examples, Trainer, predict
 
 CHECKPOINTS = ".training"
@@ -55,13 +56,15 @@ def finetune(
     augmentation: Augmentation | None = None,
     licence: str = LICENCE,
     device: str = "cpu",
+    workers: int = 1,
     on_progress: OnProgress | None = None,
 ) -> list[Trained]:
     """Trains each backbone on the dataset and leaves it in `out/BACKBONE`.
 
     What is not given follows the catalogue's recipe for the scale. A backbone that this same
     training (task, data, recipe, seed) finished before is skipped; one that was interrupted goes
-    on from its last epoch. Raises UnknownBackbone, InvalidDataset.
+    on from its last epoch. With several `workers`, as many backbones are trained at the same time
+    in processes of one core each. Raises UnknownBackbone, InvalidDataset.
     """
     given: dict[str, Any] = {
         "epochs": epochs,
@@ -71,13 +74,15 @@ def finetune(
         "balanced": balanced,
         "augmentation": augmentation,
     }
-    recipe = replace(
-        catalogue.recipe_of(scale), **{name: v for name, v in given.items() if v is not None}
-    )
+    recipe = catalogue.recipe_of(scale, len(dataset.split("train")) if epochs is None else None)
+    recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
     for key in backbones:
         catalogue.find(key).at(scale)
     work = _Finetuning(task, dataset, scale, out, recipe, seed, licence, device)
-    return [work.train(key, on_progress or _nobody) for key in backbones]
+    watch = on_progress or _nobody
+    if min(workers, len(backbones)) > 1:
+        return train_side_by_side(work, backbones, workers, watch)
+    return [work.train(key, watch) for key in backbones]
 
 
 def _nobody(_: Epoch) -> None:

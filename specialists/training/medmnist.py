@@ -31,11 +31,9 @@ def read(path: Path, task: Task) -> dict[str, Split]:
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     """All arrays of the file. Objects are refused: reading them would mean unpickling."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InvalidDataset(f"{path.name} is one array, not an .npz file")
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidDataset(f"{path.name} is not a readable .npz file of plain arrays") from error
 
 

@@ -9,8 +9,9 @@ from builders import a_reference_case, a_vector, sha256_of
 from library import ENCODER, SPECIALIST, TASK, Library, at
 from sqlalchemy import Engine
 
-from retrieval import database, ingest
+from retrieval import database, index, ingest
 from retrieval.errors import IndexMismatch, InvalidReferenceCase, NoReferenceCases
+from retrieval.neighbour import Query
 
 
 def test_ingesting_twice_stores_once(engine: Engine) -> None:
@@ -170,3 +171,23 @@ async def test_an_index_that_outgrows_exact_search_becomes_a_graph(library: Libr
     library.put("one more", 11)
     assert not library.update(exact_up_to=10).exact
     assert (await library.found(degrees=11))[0] == "one more"
+
+
+@pytest.mark.slow
+def test_a_graph_finds_nearly_all_that_an_exact_index_finds() -> None:
+    """Clustered vectors, as embeddings are: 95 percent of the ten nearest."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((50, 64), dtype=np.float32)
+    vectors = np.repeat(centres, 400, axis=0)
+    vectors += 0.5 * random.standard_normal(vectors.shape, dtype=np.float32)
+    keys = np.arange(len(vectors))
+    graph, exact = (
+        index.build(TASK, SPECIALIST, ENCODER, keys, vectors, exact_up_to=limit)
+        for limit in (0, len(vectors))
+    )
+    found = 0
+    for vector in vectors[::400]:
+        query = Query(SPECIALIST, ENCODER, vector)
+        nearest = set(exact.search(query, 10, keys[:0]).keys)
+        found += len(nearest & set(graph.search(query, 10, keys[:0]).keys))
+    assert found >= 0.95 * 10 * 50

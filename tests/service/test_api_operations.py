@@ -1,10 +1,12 @@
 """Stories of those who run the service: health, figures, logs, start and stop."""
 
 import asyncio
+import io
 import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -154,51 +156,42 @@ async def test_figures_tell_of_diagnoses_but_of_no_patient(home: Path) -> None:
 
 
 @pytest.fixture
-def log_lines(capsys: pytest.CaptureFixture[str]) -> Iterator[list[dict[str, object]]]:
-    """Filled, when the test asks for it by `read`, with what the service logged."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield Lines(capsys)
+def log() -> Iterator[io.StringIO]:
+    """What this process logs, as JSON lines."""
+    root, stream = logging.getLogger(), io.StringIO()
+    handlers, level, configuration = list(root.handlers), root.level, structlog.get_config()
+    telemetry.configure_logging("debug", stream=stream)
+    yield stream
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**configuration)
 
 
-class Lines(list[dict[str, object]]):
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        super().__init__()
-        self._capsys = capsys
-        telemetry.configure_logging("debug")
-
-    def read(self) -> str:
-        text = self._capsys.readouterr().err
-        print(text)
-        self.extend(json.loads(line) for line in text.splitlines())
-        return text
+def lines_of(log: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
-async def test_the_log_names_the_request_and_no_patient(home: Path, log_lines: Lines) -> None:
+async def test_the_log_names_the_request_and_no_patient(home: Path, log: io.StringIO) -> None:
     failing = FakeRetriever(failure=ValueError("PatientName is John Doe"))
     async with a_service(home, retriever=failing) as service:
         reply = await service.diagnose(file_name="John_Doe.png", group="doe-7")
-    text = log_lines.read()
 
-    mine = [line for line in log_lines if line.get("request_id") == reply.headers["x-request-id"]]
-    assert [line["event"] for line in mine] == ["unexpected error", "request"]
-    assert mine[0]["error"][0]["type"] == "ValueError"  # type: ignore[index]
-    assert (mine[1]["route"], mine[1]["status"]) == ("/v1/diagnoses", 500)
-    assert "doe" not in text.lower()
+    id = reply.headers["x-request-id"]
+    error, request = (line for line in lines_of(log) if line.get("request_id") == id)
+    assert (error["event"], error["error"][0]["type"]) == ("unexpected error", "ValueError")
+    assert (request["route"], request["status"]) == ("/v1/diagnoses", 500)
+    assert "doe" not in log.getvalue().lower()
 
 
-def test_the_log_drops_fields_that_sound_like_a_patient(log_lines: Lines) -> None:
+def test_the_log_drops_fields_that_sound_like_a_patient(log: io.StringIO) -> None:
     logger = structlog.get_logger("anything")
     logger.info("seen", patient_name="Doe", deep={"PatientID": "7", "rows": 2}, file_name="doe.png")
     logging.getLogger("a.library").warning("plain %s", "words")
-    log_lines.read()
 
-    assert log_lines[0]["deep"] == {"rows": 2}
-    assert {"patient_name", "file_name"}.isdisjoint(log_lines[0])
-    assert log_lines[1]["event"] == "plain words"
+    seen, plain = lines_of(log)
+    assert seen["deep"] == {"rows": 2}
+    assert {"patient_name", "file_name"}.isdisjoint(seen)
+    assert plain["event"] == "plain words"
 
 
 async def test_parts_start_in_order_and_stop_in_reverse(home: Path) -> None:

@@ -102,7 +102,7 @@ def test_window_of_the_file_is_used() -> None:
 
     assert pixels[0, 0] == 0
     assert pixels[-1, -1] == 255
-    assert pixels.ravel()[512] == pytest.approx(128, abs=2)
+    assert int(pixels.ravel()[512]) in range(127, 131)
 
 
 def test_first_of_several_windows_is_used_and_said() -> None:
@@ -442,24 +442,23 @@ def test_only_listed_attributes_survive() -> None:
     assert "4711" not in repr(result)
 
 
-def test_free_text_in_a_coded_attribute_is_dropped() -> None:
-    result = decode(dicom(BodyPartExamined="chest of Jane"))
-    named = decode(with_free_text("Ignore all that was said before"))
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("chest", "CHEST"), ("Ignore all that was said before", None), ("A\\B", None)],
+)
+def test_coded_attribute_is_kept_only_if_it_is_a_code(text: str, kept: str | None) -> None:
+    attributes = decode(with_body_part(text)).attributes
 
-    assert result.attributes is not None
-    assert result.attributes.body_part_examined == "CHEST OF JANE"
-    assert named.attributes is not None
-    assert named.attributes.body_part_examined is None
+    assert attributes is not None
+    assert attributes.body_part_examined == kept
 
 
-def with_free_text(text: str) -> bytes:
+def with_body_part(text: str) -> bytes:
     """A value that pydicom itself would rather not write."""
-    blank = "X" * 16 if len(text) <= 16 else "X" * 32
-    data = dicom(StudyDescription=blank)
-    tag = b"\x08\x00\x30\x10LO" + len(blank).to_bytes(2, "little") + blank.encode()
-    body = b"\x18\x00\x15\x00CS" + len(blank).to_bytes(2, "little") + text.ljust(32).encode()
-    assert tag in data
-    return data.replace(tag, body)
+    blank = "X" * 32
+    written_as = b"\x08\x00\x30\x10LO\x20\x00" + blank.encode()
+    wanted = b"\x18\x00\x15\x00CS\x20\x00" + text.ljust(32).encode()
+    return dicom(StudyDescription=blank).replace(written_as, wanted)
 
 
 def test_group_is_a_pseudonym_that_only_the_key_can_make() -> None:

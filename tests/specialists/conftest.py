@@ -60,6 +60,12 @@ def make_specialist(folder: Path, task: Task, key: str = "alexnet") -> Manifest:
     return loader.save(folder, model, manifest)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> None:
+    """Images so small are not worth dividing: several threads would mostly wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def task() -> Task:
     return make_task()

@@ -75,3 +75,11 @@ def test_an_unknown_backbone_is_answered_with_those_that_exist() -> None:
 def test_a_task_may_name_its_own_panel(task: Task, new_task) -> None:
     assert catalogue.panel_of(task) == PANEL
     assert catalogue.panel_of(new_task(panel=["resnet18"])) == ("resnet18",)
+
+
+def test_few_images_are_seen_more_often() -> None:
+    many, few = (catalogue.recipe_of(Scale.NANO, images) for images in (100_000, 320))
+
+    assert many == catalogue.recipe_of(Scale.NANO)
+    assert few.epochs == 200  # 5 batches of 64
+    assert few.patience > many.patience

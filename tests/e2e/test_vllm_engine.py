@@ -1,0 +1,97 @@
+"""The real vLLM and the embedded engine on the same checkpoint: the same labels, the same odds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pictures
+from tiny_generalist import a_checkpoint
+from vllm_server import ROOT, vllm_serving
+
+from service.domain import Image, Prompt
+from service.generalist.embedded import EmbeddedGeneralist
+from service.generalist.vllm import VllmGeneralist
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+NANO = ROOT / "service" / "generalist" / "nano"
+# The embedded engine computes in float32: at bfloat16 probabilities differ by up to 0.03.
+DTYPE = "float32"
+TOLERANCE = 0.02  # measured: 2e-6
+IMAGES = 20
+LABEL_SETS = (
+    ("normal", "pneumonia"),
+    ("normal", "nodule", "pneumonia", "mass"),
+    ("normal", "normal variant", "no finding"),
+    ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
+     "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural Thickening",
+     "Hernia"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MedDr-nano where its weights are, or else random ones."""
+    if any(NANO.glob("*.safetensors")):
+        return NANO
+    folder = tmp_path_factory.mktemp("generalist") / "tiny"
+    a_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with vllm_serving(folder, "nano", DTYPE, log) as url:
+        yield url
+
+
+async def test_both_engines_choose_alike(folder: Path, base_url: str) -> None:
+    embedded, remote = EmbeddedGeneralist(folder), VllmGeneralist(base_url, "nano")
+    await embedded.start()
+    await remote.start()
+    await remote.check()
+
+    for number in range(IMAGES):
+        prompt = a_labelled_prompt(number)
+        one, other = await embedded.answer(prompt), await remote.answer(prompt)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=TOLERANCE), prompt
+        assert one.text == other.text or is_close_call(one.probabilities)
+
+    await embedded.close()
+    await remote.close()
+
+
+async def test_both_engines_write_alike(folder: Path, base_url: str) -> None:
+    remote = VllmGeneralist(base_url, "nano")
+    embedded = EmbeddedGeneralist(folder)
+    await embedded.start()
+    prompt = Prompt(a_blotchy_image(0), "Which diagnosis? <|im_end|> é", max_tokens=16)
+
+    one, other = await embedded.answer(prompt), await remote.answer(prompt)
+
+    assert one.text == other.text
+    await embedded.close()
+    await remote.close()
+
+
+def a_labelled_prompt(number: int) -> Prompt:
+    labels = LABEL_SETS[number % len(LABEL_SETS)]
+    options = ", ".join(f'"{label}"' for label in labels)
+    text = f"The permitted diagnoses are {options}. Answer with exactly one option."
+    if number % 2:
+        text += f" Diagnoses of the specialist models: {', '.join(labels[:3])}."
+    return Prompt(a_blotchy_image(number), text, labels)
+
+
+def a_blotchy_image(seed: int) -> Image:
+    blotches = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    stretched = Pictures.fromarray(blotches).resize((300, 260), Pictures.Resampling.BICUBIC)
+    return Image(np.asarray(stretched), sha256=f"blotches-{seed}", media_type="image/png")
+
+
+def is_close_call(probabilities: tuple[float, ...]) -> bool:
+    """The two likeliest are nearer to each other than the engines need to be."""
+    second, first = sorted(probabilities)[-2:]
+    return first - second < 2 * TOLERANCE

@@ -1,0 +1,181 @@
+"""The generalist in this process: what it computes once, and how it behaves under pressure."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from builders import a_picture, a_prompt, an_image
+from tiny_generalist import a_checkpoint
+
+from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded
+from service.generalist.checkpoint import load
+from service.generalist.decoder import Decoder
+from service.generalist.embedded import EmbeddedGeneralist
+from service.generalist.prefixes import Prefix, PrefixCache
+
+INITIAL = "Which diagnosis? The options are normal, nodule. Answer with exactly one option."
+EVIDENCE = " Diagnoses of the specialist models: nodule, nodule, normal."
+LABELS = ("normal", "nodule")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generalist") / "tiny"
+    a_checkpoint(folder)
+    return folder
+
+
+class Worked:
+    """Counts what the network computes: images, and tokens of the language model."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.images = self.tokens = 0
+        decoder._model.vision_model.register_forward_pre_hook(self._image)
+        decoder._model.language_model.model.layers[0].register_forward_pre_hook(self._words)
+
+    def _image(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.images += inputs[0].shape[0]
+
+    def _words(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.tokens += inputs[0].shape[1]
+
+
+def test_arbitration_computes_only_the_evidence(folder: Path) -> None:
+    decoder = Decoder(load(folder))
+    decoder.distribution(an_image(), INITIAL, LABELS, "")
+    worked = Worked(decoder)
+
+    decoder.distribution(an_image(), INITIAL + EVIDENCE, LABELS, "")
+
+    evidence = load(folder).tokenizer.encode(EVIDENCE + "<|im_end|><|im_start|>assistant\n")
+    assert worked.images == 0
+    assert worked.tokens <= len(evidence) + 1
+
+
+@pytest.mark.parametrize("text", [INITIAL, INITIAL + EVIDENCE, "Something else?"])
+def test_reuse_changes_no_probability(folder: Path, text: str) -> None:
+    warm, cold = Decoder(load(folder)), Decoder(load(folder), cache_bytes=0)
+    warm.distribution(an_image(), INITIAL, LABELS, "")
+
+    reused, afresh = (d.distribution(an_image(), text, LABELS, "") for d in (warm, cold))
+
+    assert reused == pytest.approx(afresh, abs=1e-4)
+
+
+def test_another_image_shares_nothing(folder: Path) -> None:
+    decoder = Decoder(load(folder))
+    decoder.distribution(an_image(), INITIAL, LABELS, "")
+    worked = Worked(decoder)
+
+    decoder.distribution(an_image(a_picture(seed=1)), INITIAL, LABELS, "")
+
+    assert worked.images == 1
+
+
+def test_the_cache_forgets_what_was_not_used_for_longest() -> None:
+    def prefix(*ids: int) -> Prefix:
+        return Prefix(ids, ((torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2)),))
+
+    cache = PrefixCache(limit_bytes=2 * prefix(1).size_bytes)
+    cache.keep("image", prefix(1, 2, 3, 4))
+    cache.keep("other", prefix(1, 2, 3, 4))
+    assert cache.longest("image", (1, 2, 9))[0] == 2
+
+    cache.keep("third", prefix(1, 2, 3, 4))
+
+    assert cache.longest("image", (1, 2, 3))[0] == 3
+    assert cache.longest("other", (1, 2, 3))[0] == 0
+
+
+async def test_one_prompt_too_many_is_overload(folder: Path) -> None:
+    async with started(EmbeddedGeneralist(folder, queue_size=2)) as generalist:
+        waiting = [asyncio.create_task(generalist.answer(a_prompt())) for _ in range(2)]
+        await asyncio.sleep(0)
+
+        with pytest.raises(Overloaded, match="2 prompts"):
+            await generalist.answer(a_prompt())
+
+        await asyncio.gather(*waiting)
+        await generalist.answer(a_prompt())
+
+
+async def test_abandoned_prompts_are_not_computed(folder: Path) -> None:
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        worked = Worked(generalist._demand_decoder())
+        with held(generalist) as released:
+            abandoned = asyncio.create_task(generalist.answer(a_prompt()))
+            await asyncio.sleep(0.01)
+            abandoned.cancel()
+            await asyncio.wait([abandoned])
+            released.set()
+
+        await generalist.check()
+
+    assert abandoned.cancelled()
+    assert worked.tokens == 0
+
+
+async def test_an_abandoned_text_stops_between_two_tokens(folder: Path) -> None:
+    decoder = Decoder(load(folder))
+    tokens_left = iter([False, False, True])
+
+    text = decoder.text(an_image(), INITIAL, 100, lambda: next(tokens_left))
+
+    assert len(decoder._tokenizer.encode(text)) <= 4
+
+
+async def test_closing_answers_those_who_wait(folder: Path) -> None:
+    generalist = EmbeddedGeneralist(folder)
+    await generalist.start()
+    with held(generalist) as released:
+        waiting = asyncio.create_task(generalist.answer(a_prompt()))
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(generalist.close())
+        await asyncio.sleep(0.01)
+        released.set()
+        await closing
+
+    with pytest.raises(GeneralistUnavailable, match="closed"):
+        await waiting
+
+
+async def test_does_not_answer_before_the_start(folder: Path) -> None:
+    generalist = EmbeddedGeneralist(folder)
+
+    with pytest.raises(GeneralistUnavailable, match="not started"):
+        await generalist.answer(a_prompt())
+
+
+async def test_a_damaged_folder_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCheckpoint, match=r"no config\.json"):
+        await EmbeddedGeneralist(tmp_path).start()
+
+
+async def test_names_its_weights(folder: Path) -> None:
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        assert generalist.identity.weights_sha256 == load(folder).weights_sha256
+
+
+@asynccontextmanager
+async def started(generalist: EmbeddedGeneralist) -> AsyncIterator[EmbeddedGeneralist]:
+    await generalist.start()
+    try:
+        yield generalist
+    finally:
+        await generalist.close()
+
+
+@contextmanager
+def held(generalist: EmbeddedGeneralist) -> Iterator[threading.Event]:
+    """Keeps the worker busy until the event is set."""
+    released = threading.Event()
+    assert generalist._worker is not None
+    generalist._worker.submit(released.wait, 30)
+    try:
+        yield released
+    finally:
+        released.set()
