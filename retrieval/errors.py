@@ -2,7 +2,7 @@
 
 RetrievalError
 ├── InvalidReferenceCase   a case to be ingested cannot be used
-├── IndexMismatch          an index and a vector come from different encoders or have different sizes
+├── IndexMismatch          index and vector come from different encoders, or differ in size
 ├── IndexUnavailable       no usable index (never built, or its files are damaged)
 └── NoReferenceCases       nothing to build an index from
 """

@@ -95,6 +95,7 @@ def save(folder: Path, model: EmbeddingClassifier, manifest: Manifest) -> Manife
 
 
 def _put_in_place(fresh: Path, folder: Path) -> None:
+    """A crash between the two renames leaves no specialist: missing, but never half-written."""
     if folder.exists():
         old = fresh.with_name("old")
         folder.rename(old)

@@ -1,65 +1,87 @@
-"""A vision transformer that starts out more like a convolution."""
+"""A vision tower that starts out looking at images, not at noise.
+
+A vision transformer trained from scratch on a few thousand images spends most of its training on
+learning that neighbouring pixels belong together. Three starting values give it that: patches
+are seen in cosine waves (as in JPEG), places are sines of row and column, and attention begins
+as an average over near places ("mimetic initialisation", Trockman and Kolter, 2023).
+"""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from service.generalist.architecture import InternVLChat
+from service.generalist.architecture import (
+    InternVLChat,
+    VisionAttention,
+    VisionEmbeddings,
+    VisionLayer,
+)
+
+POSITION_SCALE = 0.5
+LONGEST_WAVE = 100.0
+# Shares of identity and of noise in query·key and in value·projection, as in the paper.
+QUERY_KEY = (0.7, 0.7)
+VALUE_PROJECTION = (-0.4, 0.4)
 
 
 @torch.no_grad()
-def initialise(model: InternVLChat, mimetic: bool = True, dct: bool = True, sincos: bool = True) -> None:
+def initialise(model: InternVLChat) -> None:
+    """Set the vision tower's starting values; draws from torch's random numbers."""
     vision = model.vision_model
-    config = model.config.vision_config
-    width, side = config.hidden_size, config.image_size // config.patch_size
-    if sincos:
-        grid = _sincos(side, width)
-        vision.embeddings.position_embedding[0, 1:] = grid
-        vision.embeddings.position_embedding[0, 0] = 0
-    if dct:
-        _dct(vision.embeddings.patch_embedding.weight)
-        vision.embeddings.patch_embedding.bias.zero_()
-    if mimetic:
-        for layer in vision.encoder.layers:
-            attn = layer.attn
-            d = width // attn.heads
-            q, k, v = attn.qkv.weight.chunk(3)
-            for h in range(attn.heads):
-                z = 0.7 * torch.eye(width) + 0.7 / math.sqrt(width) * torch.randn(width, width)
-                u, s, vt = torch.linalg.svd(z)
-                root = s[:d].sqrt()
-                q[h * d : (h + 1) * d] = (u[:, :d] * root).T
-                k[h * d : (h + 1) * d] = vt[:d] * root[:, None]
-            z = -0.4 * torch.eye(width) + 0.4 / math.sqrt(width) * torch.randn(width, width)
-            u, s, vt = torch.linalg.svd(z)
-            v.copy_(vt * s.sqrt()[:, None])
-            attn.proj.weight.copy_(u * s.sqrt())
-            attn.proj.bias.zero_()
+    _see_waves(vision.embeddings)
+    _know_places(vision.embeddings)
+    for layer in vision.encoder.layers:
+        _look_nearby(cast("VisionLayer", layer).attn)
 
 
-def _sincos(side: int, width: int) -> Tensor:
-    quarter = width // 4
-    omega = 1 / (100 ** (torch.arange(quarter) / quarter))
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    parts = []
-    for axis in (y, x):
-        angle = axis.reshape(-1, 1) * omega
-        parts += [angle.sin(), angle.cos()]
-    return torch.cat(parts, dim=1) * 0.5
-
-
-def _dct(weight: Tensor) -> None:
-    width, channels, patch, _ = weight.shape
-    n = torch.arange(patch)
-    basis = torch.stack([torch.cos(math.pi * (n + 0.5) * k / patch) for k in range(patch)])
-    basis = basis / basis.norm(dim=1, keepdim=True)
-    order = sorted(((i + j, i, j) for i in range(patch) for j in range(patch)))
-    colours = torch.tensor([[1, 1, 1], [1, -1, 0], [1, 1, -2]]).float()
+def _see_waves(embeddings: VisionEmbeddings) -> None:
+    """The patch embedding as two-dimensional cosines, the slowest first, grey before colours."""
+    weight = embeddings.patch_embedding.weight
+    patch = weight.shape[-1]
+    ticks = torch.arange(patch) + 0.5
+    waves = torch.stack([torch.cos(math.pi * ticks * k / patch) for k in range(patch)])
+    waves = waves / waves.norm(dim=1, keepdim=True)
+    colours = torch.tensor([[1.0, 1, 1], [1, -1, 0], [1, 1, -2]])
     colours = colours / colours.norm(dim=1, keepdim=True)
+    slowest_first = sorted((i + j, i, j) for i in range(patch) for j in range(patch))
     filters = [
-        torch.einsum("c,y,x->cyx", colour, basis[i], basis[j])
-        for _, i, j in order
+        torch.einsum("c,y,x->cyx", colour, waves[i], waves[j])
+        for _, i, j in slowest_first
         for colour in colours
-    ]
-    weight.copy_(torch.stack(filters)[:width])
+    ][: len(weight)]
+    weight[: len(filters)] = torch.stack(filters)
+
+
+def _know_places(embeddings: VisionEmbeddings) -> None:
+    places = embeddings.position_embedding
+    side, quarter = math.isqrt(places.shape[1] - 1), places.shape[2] // 4
+    frequency = LONGEST_WAVE ** -(torch.arange(quarter) / quarter)
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequency for axis in (rows, columns)]
+    waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
+    places.zero_()
+    places[0, 1:, : 4 * quarter] = torch.cat(waves, dim=1) * POSITION_SCALE
+
+
+def _look_nearby(attention: VisionAttention) -> None:
+    width = attention.proj.out_features
+    head = width // attention.heads
+    query, key, value = attention.qkv.weight.chunk(3)
+    for start in range(0, width, head):
+        left, right = _factors(width, *QUERY_KEY)
+        query[start : start + head] = left[:, :head].T
+        key[start : start + head] = right[:head]
+    left, right = _factors(width, *VALUE_PROJECTION)
+    value.copy_(right)
+    attention.proj.weight.copy_(left)
+    attention.proj.bias.zero_()
+
+
+def _factors(width: int, identity: float, noise: float) -> tuple[Tensor, Tensor]:
+    """Two matrices whose product is about that much identity and that much noise."""
+    wanted = identity * torch.eye(width) + noise / math.sqrt(width) * torch.randn(width, width)
+    left, strengths, right = torch.linalg.svd(wanted)
+    roots = strengths.sqrt()
+    return left * roots, roots[:, None] * right

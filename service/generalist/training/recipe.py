@@ -30,6 +30,7 @@ class Stage:
     steps: int
     batch: int
     learning_rate: float
+    muon_learning_rate: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,15 @@ from torch.nn import functional
 
 from service.generalist import checkpoint, prompt
 from service.generalist.architecture import InternVLChat
-from service.generalist.training import batches, evidence
+from service.generalist.training import batches, evidence, initialise
 from service.generalist.training.batches import Question, TokenBatch
 from service.generalist.training.recipe import Recipe, Stage, configuration, corpus
 from service.generalist.training.sources import Source
 
 WARM_UP_STEPS = 100
 WEIGHT_DECAY = 0.05
+SMALLEST_MATRIX = 64
+TABLES = ("embed_tokens.weight", "lm_head.weight")
 SMOOTHING = 0.98
 VISION, ARBITRATION = STAGES = ("vision", "arbitration")
 
@@ -36,6 +38,7 @@ class Progress:
     accuracy: float
 
 
+Named = tuple[str, nn.Parameter]
 OnProgress = Callable[[Progress], None]
 
 
@@ -49,7 +52,9 @@ def train(
         corpus(source.task for source in sources), recipe.model.vocabulary
     )
     model = checkpoint.create(folder, configuration(recipe.model), tokenizer, recipe.seed)
+    initialise.initialise(model)
     learn_to_see(model, sources, recipe.vision, rng, on_progress)
+    checkpoint.save(model, tokenizer, model.config, folder)
     learn_to_arbitrate(model, tokenizer, sources, recipe, rng, on_progress)
     checkpoint.save(model, tokenizer, model.config, folder)
     return model
@@ -66,7 +71,11 @@ def learn_to_see(
     width = model.config.text_config.hidden_size
     heads = nn.ModuleList(nn.Linear(width, len(source.task.labels)) for source in sources)
     model.train()
-    seeing = [*model.vision_model.parameters(), *model.mlp1.parameters(), *heads.parameters()]
+    seeing = [
+        named
+        for part in (model.vision_model, model.mlp1, heads)
+        for named in part.named_parameters()
+    ]
     steps = Optimisation(seeing, stage, VISION, on_progress)
     for _ in range(stage.steps):
         chosen, images, targets = _images(sources, stage.batch, rng)
@@ -87,7 +96,7 @@ def learn_to_arbitrate(
     """Train everything: each image is asked about twice, without evidence and with."""
     model.train()
     stage = recipe.arbitration
-    steps = Optimisation(list(model.parameters()), stage, ARBITRATION, on_progress)
+    steps = Optimisation(list(model.named_parameters()), stage, ARBITRATION, on_progress)
     for _ in range(stage.steps):
         chosen, images, targets = _images(sources, stage.batch, rng)
         questions = _questions(sources, chosen, targets, recipe, rng)
@@ -99,27 +108,31 @@ def learn_to_arbitrate(
 
 
 class Optimisation:
-    """AdamW with warm-up and cosine decay; reports running means."""
+    """Muon for matrices, AdamW for the rest, warm-up and cosine decay; reports running means.
+
+    Muon learned about twice as much per step as AdamW alone on these tasks.
+    """
 
     def __init__(
-        self, parameters: list[nn.Parameter], stage: Stage, name: str, on_progress: OnProgress
+        self, parameters: Sequence[Named], stage: Stage, name: str, on_progress: OnProgress
     ) -> None:
-        self._parameters = parameters
-        self._optimizer = torch.optim.AdamW(
-            parameters, stage.learning_rate, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY
-        )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: _rate(step, stage.steps)
-        )
+        self._parameters = [parameter for _, parameter in parameters]
+        self._optimizers = _optimizers(parameters, stage)
+        self._schedules = [
+            torch.optim.lr_scheduler.LambdaLR(one, lambda step: _rate(step, stage.steps))
+            for one in self._optimizers
+        ]
         self._stage, self._name, self._on_progress = stage, name, on_progress
         self._step, self._loss, self._accuracy = 0, 0.0, 0.0
 
     def step(self, loss: Tensor, accuracy: float) -> None:
-        self._optimizer.zero_grad()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step()
-        self._schedule.step()
+        for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         self._step += 1
         kept = min(SMOOTHING, 1 - 1 / self._step)
         self._loss = kept * self._loss + (1 - kept) * loss.item()
@@ -127,6 +140,28 @@ class Optimisation:
         self._on_progress(
             Progress(self._name, self._step, self._stage.steps, self._loss, self._accuracy)
         )
+
+
+def _optimizers(
+    parameters: Sequence[Named], stage: Stage
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """A token's embedding and score are rows of a table, not a map: they stay with AdamW."""
+    matrices = [p for name, p in parameters if _is_map(name, p)]
+    others = [p for name, p in parameters if not _is_map(name, p)]
+    return (
+        torch.optim.Muon(matrices, stage.muon_learning_rate, weight_decay=WEIGHT_DECAY),
+        torch.optim.AdamW(
+            others, stage.learning_rate, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY
+        ),
+    )
+
+
+def _is_map(name: str, parameter: nn.Parameter) -> bool:
+    return (
+        parameter.ndim == 2
+        and min(parameter.shape) >= SMALLEST_MATRIX
+        and not name.endswith(TABLES)
+    )
 
 
 def _rate(step: int, steps: int) -> float:
