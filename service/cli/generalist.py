@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # torch is slow to import, and most verbs do without
     from service.generalist.training.sources import Source
 
 REPORT_EVERY_STEPS = 100
+TRAINING_SEED = 1
 
 app = typer.Typer(
     no_args_is_help=True, help="The generalist: the vision–language model that arbitrates."
@@ -84,6 +85,6 @@ def _sources(settings: Settings, data: list[str], phantoms: int, size: int) -> I
         split = dataset.read(Path(path), task).split("train")
         yield source(task, split.images, split.targets.tolist(), size)
     for demo in demo_tasks() if phantoms else ():
-        drawn = list(demo.series(phantoms, seed=1, size=size))
+        drawn = list(demo.series(phantoms, seed=TRAINING_SEED))
         targets = [demo.task.label_names.index(phantom.labels[0]) for phantom in drawn]
         yield source(demo.task, [phantom.pixels for phantom in drawn], targets, size)

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from retrieval.errors import RetrievalError
-from service.cli import demo, evaluate, generalist, retrieval, serving, specialists, tasks
+from service.cli import (
+    demo,
+    evaluate,
+    generalist,
+    phantoms,
+    retrieval,
+    serving,
+    specialists,
+    tasks,
+)
 from service.cli.output import messages
 from service.errors import GscoError, Misconfigured
 from service.settings import read_settings
@@ -31,6 +40,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(specialists.app, name="specialists")
 app.add_typer(retrieval.app, name="retrieval")
 app.add_typer(generalist.app, name="generalist")
+app.add_typer(phantoms.app, name="phantoms")
 app.add_typer(tasks.database, name="db")
 
 

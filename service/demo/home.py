@@ -64,7 +64,5 @@ def _fill_reference_cases(settings: Settings, engine: Engine, demo: DemoTask) ->
         reference_cases.reference_case(demo.task, pixels, phantom.labels, ORIGIN, None)
         for phantom, pixels in zip(phantoms, images, strict=True)
     ]
-    reference_cases.ingest(
-        engine, settings.specialists_folder, demo.task, cases, images
-    )
+    reference_cases.ingest(engine, settings.specialists_folder, demo.task, cases, images)
     reference_cases.build(engine, settings.specialists_folder, settings.indexes_folder, demo.task)

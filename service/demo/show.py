@@ -12,7 +12,6 @@ from service.demo.tasks import DemoTask, demo_tasks
 from service.errors import GscoError
 
 CASE_SEED = 77
-CASE_SIZE = 256
 READY_TIMEOUT_SECONDS = 120
 
 
@@ -36,7 +35,7 @@ async def send_all(client: httpx.AsyncClient) -> list[ShownCase]:
 
 async def send(client: httpx.AsyncClient, demo: DemoTask) -> ShownCase:
     """The chest phantom travels as DICOM, the others as PNG."""
-    phantom = next(demo.series(1, seed=CASE_SEED, size=CASE_SIZE))
+    phantom = next(demo.series(1, seed=CASE_SEED))
     files = {"file": ("case", _encoded(phantom, dicom=demo.kind == "chest"))}
     reply = await client.post("/v1/diagnoses", files=files, data={"task": demo.task.name})
     if reply.status_code != httpx.codes.CREATED:

@@ -9,6 +9,9 @@ from service.demo.phantoms import Phantom, Scanner
 from specialists import task as tasks
 from specialists.task import Task
 
+SIZE = 128
+"""Pixels a side. Noise is drawn per pixel, so training and showing use the same size."""
+
 _KINDS = {"phantom-cxr": "chest", "phantom-derm": "dermoscopy", "phantom-fundus": "fundus"}
 
 
@@ -20,7 +23,7 @@ class DemoTask:
     kind: str
 
     def series(
-        self, count: int, seed: int, size: int = 96, scanner: Scanner = phantoms.HOSPITAL_A
+        self, count: int, seed: int, size: int = SIZE, scanner: Scanner = phantoms.HOSPITAL_A
     ) -> Iterator[Phantom]:
         """Phantoms with balanced labels; the same seed gives the same images."""
         return phantoms.series(self.kind, count, seed, size, scanner)

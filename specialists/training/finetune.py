@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,8 @@ class _Finetuning:
             on_progress(epoch)
         manifest = self._store(folder, trainer, architecture, validation)
         path.unlink(missing_ok=True)
+        with suppress(OSError):  # others are still being trained there
+            path.parent.rmdir()
         return Trained(key, folder, manifest, trainer.progress.seconds)
 
     def _at(self, split: str, architecture: Architecture) -> Examples:

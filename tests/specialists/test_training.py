@@ -104,6 +104,7 @@ def test_what_is_finished_is_not_trained_again(task: Task, lights: Dataset, tmp_
     again = train(task, lights, tmp_path, "alexnet", "resnet18")
 
     assert [trained.skipped for trained in again] == [True, False]
+    assert sorted(path.name for path in tmp_path.glob("*")) == ["alexnet", "lights.npz", "resnet18"]
 
 
 def test_another_seed_is_another_training(task: Task, lights: Dataset, tmp_path: Path) -> None:
