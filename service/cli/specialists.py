@@ -1,5 +1,6 @@
 """`gsco specialists`: training, evaluating and listing the panel."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,10 @@ def finetune(
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0)] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Backbones trained at once; default: one a core.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="What the training data allows.")] = "not stated",
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Train the specialists of a task; run again after an interruption, it goes on from there."""
@@ -72,7 +77,9 @@ def finetune(
             patience=patience,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            licence=licence,
             device=settings.device,
+            workers=workers or os.cpu_count() or 1,
             on_progress=show,
         )
     _show(f"{found.name}, validation", [_trained(one) for one in trained], json=json)
