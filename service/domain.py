@@ -21,14 +21,19 @@ INTENDED_USE = (
 class Image:
     """Decoded pixels and where they come from.
 
-    `sha256` is that of the bytes received; `notes` say in one sentence each what intake had to
-    choose, such as the frame that was used.
+    `sha256` is that of the bytes received, `pixels_sha256` names what is shown: two frames of one
+    file share the first and differ in the second. `notes` say in one sentence each what intake
+    had to choose, such as the frame that was used.
     """
 
     pixels: Pixels  # (height, width, 3) uint8 RGB
     sha256: str
     media_type: str
     notes: tuple[str, ...] = ()
+    pixels_sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels_sha256", pixels_sha256(self.pixels))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,6 @@ from service.domain import (
     Prompt,
     Provenance,
     agreement,
-    pixels_sha256,
 )
 from service.errors import InvalidInput
 from service.generalist import parser, prompt
@@ -115,9 +114,8 @@ class Pipeline:
         if not queries:
             return Retrieval(()), (Missing("retrieval", "no specialist to embed the image"),)
         try:
-            seen = await asyncio.to_thread(pixels_sha256, case.image.pixels)
             found = await self.retriever.search(
-                case.task.name, queries, group=case.group, image_sha256=seen
+                case.task.name, queries, group=case.group, image_sha256=case.image.pixels_sha256
             )
         except RetrievalError as error:
             return Retrieval(()), (Missing("retrieval", str(error)),)

@@ -79,10 +79,11 @@ def ingest_split(
     split: Split,
     origin: Origin,
     on_progress: OnProgress,
+    pseudonym: Callable[[str], str | None] = str,
 ) -> int:
-    """`ingest` for one split of a labelled data set; its groups are kept."""
+    """`ingest` for one split of a labelled data set; `pseudonym` is applied to its groups."""
     cases = [
-        reference_case(task, pixels, _labels(task, target), origin, group)
+        reference_case(task, pixels, _labels(task, target), origin, group and pseudonym(group))
         for pixels, target, group in zip(split.images, split.targets, split.groups, strict=True)
     ]
     return ingest(engine, specialists, task, cases, split.images, on_progress)

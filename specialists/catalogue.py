@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -73,6 +73,11 @@ class Augmentation:
     zoom: float = 0.0  # share, in and out
     contrast: float = 0.0  # share
     brightness: float = 0.0  # share of the full range
+
+    def scaled(self, strength: float) -> "Augmentation":
+        """The same changes, larger or smaller; flipping stays as it is."""
+        amounts = {name: value * strength for name, value in asdict(self).items() if name != "flip"}
+        return replace(self, **amounts)
 
 
 def find(key: str) -> Backbone:

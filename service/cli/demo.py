@@ -12,7 +12,7 @@ import uvicorn
 
 from service import app as composition
 from service.cli import diagnosis_view, output
-from service.demo import home, show
+from service.demo import show
 from service.errors import GscoError, Misconfigured
 from service.settings import Settings
 
@@ -25,10 +25,13 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Prepare the home folder, serve, send one case per demo task, and keep serving."""
+    from service.demo import home  # torch is slow to import, and most verbs do without
+
     settings: Settings = context.obj
     with output.progress() as bar:
         row = bar.add_task("preparing the home folder", total=None)
         home.prepare(settings, lambda task: bar.update(row, description=f"preparing {task}"))
+    composition.prepare_logging(settings.model_copy(update={"log_level": "warning"}))
     asyncio.run(_demo(settings, once=once, json=json))
 
 

@@ -1,6 +1,7 @@
 """`gsco`: the command line's root. Exit codes: 0 done, 1 failed, 2 wrong use."""
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -59,10 +60,10 @@ def show_version() -> None:
     typer.echo(version("gsco"))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one clear sentence and an exit code for every expected failure."""
     try:
-        app()
+        app(args=arguments)
     except (GscoError, SpecialistsError, RetrievalError) as error:
         messages.print(f"gsco: {error}", style="bold red", markup=False, highlight=False)
         sys.exit(2 if isinstance(error, WRONG_USE) else 1)

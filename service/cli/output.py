@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 results = Console(soft_wrap=True)
-messages = Console(stderr=True)
+messages = Console(stderr=True, soft_wrap=True)
 
 
 def print_json(document: Any) -> None:
@@ -36,7 +36,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A progress bar on stderr, gone when done."""
+    """A progress bar on stderr, gone when done; none where nobody watches."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -44,7 +44,9 @@ def progress() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=messages, transient=True) as bar:
+    with Progress(
+        *columns, console=messages, transient=True, disable=not messages.is_terminal
+    ) as bar:
         yield bar
 
 

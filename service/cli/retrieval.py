@@ -1,6 +1,8 @@
 """`gsco retrieval`: reference cases and their indexes."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,8 @@ from service import app as composition
 from service.cli import output
 from service.cli.serving import read_file
 from service.cli.specialists import DataOption, TaskOption
-from service.domain import pixels_sha256
+from service.errors import Misconfigured
+from service.intake.deidentify import pseudonym
 from service.persistence import database
 from service.pipeline import queries_of
 from service.settings import Settings
@@ -28,6 +31,14 @@ def ingest(
     split: Annotated[str, typer.Option(help="Never the one you evaluate on.")] = "train",
     source: Annotated[str, typer.Option(help="Where the cases come from.")] = "",
     licence: Annotated[str, typer.Option()] = "not stated",
+    patient_ids: Annotated[
+        bool,
+        typer.Option(
+            "--patient-ids",
+            help="The data's groups are patient identifiers: keep their pseudonyms instead, as "
+            "made of PatientID in DICOM (needs GSCO_PSEUDONYM_KEY).",
+        ),
+    ] = False,
 ) -> None:
     """Store labelled images as reference cases, embedded by every specialist of the task."""
     from service import reference_cases
@@ -47,6 +58,7 @@ def ingest(
             chosen,
             reference_cases.Origin(source or data.name, licence),
             lambda done, total: bar.update(row, completed=done, total=total),
+            _pseudonyms(settings) if patient_ids else str,
         )
     output.messages.print(
         f"stored {stored} reference cases of {found.name}; now: gsco retrieval build"
@@ -116,6 +128,13 @@ def stats(context: typer.Context, json: Annotated[bool, typer.Option("--json")] 
         output.print_table("Indexes", list(rows[0]), cells)
 
 
+def _pseudonyms(settings: Settings) -> Callable[[str], str | None]:
+    key = settings.pseudonym_key.get_secret_value().encode()
+    if not key:
+        raise Misconfigured("--patient-ids needs the secret GSCO_PSEUDONYM_KEY")
+    return partial(pseudonym, key)
+
+
 async def _search(settings: Settings, data: bytes, task: Task) -> list[dict[str, Any]]:
     async with composition.running_parts(settings) as parts:
         decoded = await parts.intake.decode(data)
@@ -124,7 +143,7 @@ async def _search(settings: Settings, data: bytes, task: Task) -> list[dict[str,
             task.name,
             queries_of(consultation),
             group=decoded.group,
-            image_sha256=pixels_sha256(decoded.image.pixels),
+            image_sha256=decoded.image.pixels_sha256,
         )
     return [
         {

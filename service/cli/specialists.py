@@ -38,6 +38,9 @@ def finetune(
     patience: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0)] = None,
+    augment: Annotated[
+        float, typer.Option(min=0, help="Strength of the recipe's augmentation; 0: none.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Backbones trained at once; default: one a core.")
@@ -77,6 +80,7 @@ def finetune(
             patience=patience,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            augmentation=catalogue.recipe_of(scale).augmentation.scaled(augment),
             licence=licence,
             device=settings.device,
             workers=workers or os.cpu_count() or 1,

@@ -57,21 +57,21 @@ Finding = Pneumonia | Effusion | Nodule
 
 def pneumonia(person: Patient, rng: np.random.Generator) -> Pneumonia:
     side, lobe, centre = _place(person, rng)
-    reach = (rng.uniform(0.13, 0.25), rng.uniform(0.12, 0.24))
-    return Pneumonia(lobe, side, centre, reach, rng.uniform(0.40, 0.95))
+    reach = (rng.uniform(0.17, 0.29), rng.uniform(0.16, 0.28))
+    return Pneumonia(lobe, side, centre, reach, rng.uniform(0.55, 1.0))
 
 
 def effusion(person: Patient, rng: np.random.Generator) -> Effusion:
     del person  # fluid finds the lowest place in anybody
     side = SIDES[int(rng.integers(2))]
-    return Effusion(side, depth=0.05 + 0.32 * rng.random() ** 1.5, climb=rng.uniform(0.08, 0.22))
+    return Effusion(side, depth=0.10 + 0.32 * rng.random() ** 1.5, climb=rng.uniform(0.08, 0.22))
 
 
 def nodule(person: Patient, rng: np.random.Generator) -> Nodule:
     side, lobe, centre = _place(person, rng)
-    radius = rng.uniform(0.048, 0.082)
+    radius = rng.uniform(0.07, 0.11)
     millimetres = round(2 * radius * person.pose.scale * MM_PER_UNIT)
-    return Nodule(lobe, side, centre, radius, rng.uniform(0.15, 0.36), millimetres)
+    return Nodule(lobe, side, centre, radius, rng.uniform(0.24, 0.46), millimetres)
 
 
 def _place(person: Patient, rng: np.random.Generator) -> tuple[int, str, Point]:

@@ -87,12 +87,12 @@ class Decoder:
     @torch.inference_mode()
     def _read(self, image: Image, ids: list[int]) -> tuple[Tensor, DynamicCache]:
         """The scores (vocabulary,) of the token after `ids`, and the state to continue from."""
-        known, states = self._cache.longest(image.sha256, ids[:-1])
+        known, states = self._cache.longest(image.pixels_sha256, ids[:-1])
         past = DynamicCache(states or None)
         new = self._words(ids[known:]) if known else self._words_and_image(ids, image)
         scores = self._continue(new, past)
         kept = tuple((layer.keys, layer.values) for layer in past.layers)
-        self._cache.keep(image.sha256, Prefix(tuple(ids), kept))
+        self._cache.keep(image.pixels_sha256, Prefix(tuple(ids), kept))
         return scores, past
 
     @torch.inference_mode()

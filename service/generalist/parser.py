@@ -8,7 +8,7 @@ from service.domain import (
     Evidence,
     LabelledAnswer,
     labels_of,
-    vote,
+    predicted_labels,
 )
 from service.errors import UnparsableAnswer
 
@@ -35,9 +35,10 @@ def review_reasons(case: Case, final: LabelledAnswer, evidence: Evidence) -> tup
 def _reasons(case: Case, final: LabelledAnswer, evidence: Evidence) -> Iterator[str]:
     if max(final.probabilities) < LOW_PROBABILITY:
         yield f"low probability: {max(final.probabilities):.2f} for the likeliest label"
-    majority = vote(case.task, evidence.moed)
-    if majority is not None and majority != final.labels:
-        yield f"the generalist says {_named(final.labels)}, most specialists {_named(majority)}"
+    agreed = sum(predicted_labels(case.task, p) == final.labels for p in evidence.moed)
+    if evidence.moed and 2 * agreed <= len(evidence.moed):
+        said = f"{agreed} of {len(evidence.moed)} specialists name {_named(final.labels)}"
+        yield f"the generalist stands against the panel or a divided one: {said}"
     if evidence.missing:
         yield "missing evidence: " + ", ".join(missing.part for missing in evidence.missing)
 

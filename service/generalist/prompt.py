@@ -3,7 +3,7 @@
 The sentence order is that of the one published GSCo template (role, kind of task, modality, the
 permitted diagnoses, evidence, answer format) with one change: everything constant comes before
 the evidence, so that arbitration reuses the prefix the initial diagnosis computed
-(docs/decisions/0003-evidence-last.md). As published, evidence is plain labels in a row, without
+(docs/decisions/0002-evidence-last.md). As published, evidence is plain labels in a row, without
 probabilities or model names. The wording is ours.
 """
 
@@ -62,7 +62,7 @@ def evidence_sentences(
 
 def sha256(prompt: Prompt) -> str:
     """Names a rendered prompt without keeping it: image, text and permitted answers."""
-    parts = (prompt.image.sha256, prompt.text, *prompt.choices)
+    parts = (prompt.image.pixels_sha256, prompt.text, *prompt.choices)
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 

@@ -165,21 +165,15 @@ def _step(
 
 
 def _document(response: httpx.Response) -> Any:
+    """The answer; what a server says of a refusal may quote keys or prompts, so only its code."""
     if response.status_code >= HTTPStatus.BAD_REQUEST:
         raise GeneralistUnavailable(
-            f"the generalist's server refused with {response.status_code}: {_reason(response)}"
+            f"the generalist's server refused with {response.status_code} {response.reason_phrase}"
         )
     try:
         return response.json()
     except ValueError as error:
         raise GeneralistUnavailable("the generalist's server did not answer in JSON") from error
-
-
-def _reason(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"]["message"])[:300]
-    except (ValueError, KeyError, TypeError):
-        return response.reason_phrase
 
 
 def _models(document: Any) -> list[str]:

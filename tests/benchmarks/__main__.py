@@ -58,7 +58,7 @@ async def end_to_end(settings: Settings, count: int) -> dict[str, object]:
             await parts.retriever.search(
                 case.task.name, tuple(queries), group=None, image_sha256=""
             )
-            unseen = replace(case, image=replace(case.image, sha256=str(uuid4())))
+            unseen = replace(case, image=image_of(255 - case.image.pixels))
             await parts.generalist.answer(prompt.initial(unseen))
 
         ours, theirs = [], []

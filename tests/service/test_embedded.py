@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from builders import a_picture, a_prompt, an_image
 from tiny_generalist import a_checkpoint
 
+from service.domain import Image, Prompt
 from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded
 from service.generalist.checkpoint import load
 from service.generalist.decoder import Decoder
@@ -179,3 +181,18 @@ def held(generalist: EmbeddedGeneralist) -> Iterator[threading.Event]:
         yield released
     finally:
         released.set()
+
+
+async def test_two_frames_of_one_file_are_two_images(folder: Path) -> None:
+    generalist = EmbeddedGeneralist(folder)
+    await generalist.start()
+    first = Image(np.zeros((32, 32, 3), np.uint8), "same bytes", "application/dicom")
+    second = Image(np.full((32, 32, 3), 200, np.uint8), "same bytes", "application/dicom")
+
+    answers = [
+        await generalist.answer(Prompt(frame, "What is it?", ("normal", "nodule")))
+        for frame in (first, second)
+    ]
+
+    assert answers[0].probabilities != answers[1].probabilities
+    await generalist.close()

@@ -47,7 +47,7 @@ async def test_the_final_answer_is_the_generalists_not_the_vote() -> None:
 
     assert diagnosis.final.labels == ("normal",)
     assert diagnosis.agreement == 0
-    assert "most specialists pneumonia" in diagnosis.review_reasons[0]
+    assert "0 of 10 specialists name normal" in diagnosis.review_reasons[0]
 
 
 async def test_a_diagnosis_is_stored_with_its_provenance_before_it_is_returned() -> None:

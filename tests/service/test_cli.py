@@ -1,0 +1,160 @@
+"""The command line: exit codes, one sentence per failure, JSON on stdout and nothing else."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import a_task, png_bytes, task_toml
+
+from service.cli.main import main
+from service.demo.tasks import demo_tasks, toml
+
+Capture = pytest.CaptureFixture[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def gsco(tmp_path: Path, capsys: Capture):
+    """Runs a command line over a home folder that knows one task."""
+    tasks = tmp_path / "home" / "tasks"
+    tasks.mkdir(parents=True)
+    (tasks / "cxr-pneumonia.toml").write_text(task_toml(a_task()))
+
+    def run(*arguments: object) -> Outcome:
+        with pytest.raises(SystemExit) as end:
+            main(["--home", str(tmp_path / "home"), *map(str, arguments)])
+        captured = capsys.readouterr()
+        return Outcome(int(end.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_a_task_is_added_listed_and_removed(gsco, tmp_path: Path) -> None:
+    file = tmp_path / "derm.toml"
+    file.write_text(toml("phantom-derm"))
+
+    gsco("tasks", "add", file)
+    listed = json.loads(gsco("tasks", "list", "--json").out)
+    gsco("tasks", "remove", "phantom-derm")
+
+    assert [task["name"] for task in listed] == ["cxr-pneumonia", "phantom-derm"]
+    assert "phantom-derm" not in gsco("tasks", "list").out
+
+
+def test_an_unknown_task_is_wrong_use_and_names_those_that_exist(gsco, tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    file.write_bytes(png_bytes())
+
+    outcome = gsco("diagnose", file, "--task", "nope")
+
+    assert outcome.code == 2
+    assert outcome.err.strip() == "gsco: unknown task 'nope'; known tasks: cxr-pneumonia"
+
+
+def test_an_unknown_option_is_wrong_use(gsco) -> None:
+    assert gsco("tasks", "list", "--colour", "red").code == 2
+
+
+def test_a_missing_file_is_one_sentence(gsco) -> None:
+    outcome = gsco("diagnose", "nowhere.png", "--task", "cxr-pneumonia")
+
+    assert outcome.code == 1
+    assert outcome.err.strip() == "gsco: cannot read 'nowhere.png': No such file or directory"
+
+
+def test_a_task_file_that_is_no_task_says_what_is_wrong(gsco, tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('name = "x"\nkind = "single-label"\nmodality = "m"\nlabels = ["only"]')
+
+    outcome = gsco("tasks", "add", file)
+
+    assert outcome.code == 1
+    assert "at least two labels" in outcome.err
+    assert not (tmp_path / "home" / "tasks" / "x.toml").exists()
+
+
+def test_an_npz_with_other_keys_trains_nothing(gsco, tmp_path: Path) -> None:
+    file = tmp_path / "other.npz"
+    np.savez(file, pictures=np.zeros((2, 8, 8), np.uint8))
+
+    outcome = gsco(
+        "specialists", "finetune", "--task", "cxr-pneumonia", "--data", file, "--scale", "nano"
+    )
+
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "home" / "specialists").exists()
+
+
+def test_an_unknown_backbone_is_wrong_use(gsco, tmp_path: Path) -> None:
+    outcome = gsco(
+        "specialists", "finetune", "--task", "cxr-pneumonia", "--data", tmp_path, "--scale", "nano",
+        "--backbones", "resnet18,vgg99",
+    )  # fmt: skip
+
+    assert outcome.code == 2
+    assert "unknown backbone 'vgg99'" in outcome.err
+
+
+def test_missing_specialists_are_listed_with_the_reason(gsco) -> None:
+    rows = json.loads(gsco("specialists", "list", "--json").out)
+
+    assert len(rows) == 10
+    assert rows[0]["backbone"] == "vgg16"
+    assert rows[0]["scale"] is None
+
+
+def test_reference_cases_cannot_be_ingested_without_specialists(gsco, tmp_path: Path) -> None:
+    file = tmp_path / "data.npz"
+    images, labels = np.zeros((20, 16, 16), np.uint8), np.zeros((20, 1), np.uint8)
+    images[:] = np.arange(20)[:, None, None]
+    np.savez(file, **{f"{s}_images": images for s in ("train", "val", "test")},
+             **{f"{s}_labels": labels for s in ("train", "val", "test")})  # fmt: skip
+
+    outcome = gsco("retrieval", "ingest", "--task", "cxr-pneumonia", "--data", file)
+
+    assert outcome.code == 1
+    assert "no specialist for task 'cxr-pneumonia'" in outcome.err
+
+
+def test_phantoms_are_written_as_png_and_dicom(gsco, tmp_path: Path) -> None:
+    for ending in ("png", "dcm"):
+        out = tmp_path / f"case.{ending}"
+
+        outcome = gsco("phantoms", "image", "--task", "phantom-cxr", "--label", "nodule",
+                       "--out", out)  # fmt: skip
+
+        assert outcome.code == 0
+        assert out.stat().st_size > 1000
+
+
+def test_a_phantom_of_an_unknown_label_is_wrong_use(gsco, tmp_path: Path) -> None:
+    outcome = gsco("phantoms", "image", "--task", "phantom-cxr", "--label", "gout",
+                   "--out", tmp_path / "x.png")  # fmt: skip
+
+    assert outcome.code == 2
+    assert "no label 'gout', only normal, pneumonia, effusion, nodule" in outcome.err
+
+
+def test_settings_that_cannot_work_are_wrong_use(gsco, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSCO_GENERALIST_ENGINE", "vllm")
+
+    outcome = gsco("tasks", "list")
+
+    assert outcome.code == 2
+    assert "GSCO_GENERALIST_URL" in outcome.err
+
+
+def test_every_demo_task_has_its_phantoms() -> None:
+    for demo in demo_tasks():
+        phantom = next(demo.series(1, seed=0))
+
+        assert phantom.labels[0] in demo.task.label_names
