@@ -22,6 +22,7 @@ SAMPLING = "temperature 0"
 CONNECT_SECONDS = 5.0
 RETRY_PAUSES_SECONDS = (0.2, 1.0)
 TOP_LOGPROBS = 20  # the most that vLLM gives by default
+NEGLIGIBLE = 1e-3  # share of the probability that an answer may leave unlisted
 
 
 class VllmGeneralist:
@@ -89,6 +90,8 @@ class VllmGeneralist:
 
     async def _choose(self, message: dict[str, Any], prompt: Prompt) -> Completion:
         async def step(emitted: str) -> choice.Distribution:
+            if free := await self._unconstrained(message, prompt, emitted):
+                return free
             messages, body = _step(message, prompt, emitted)
             listed = _distribution(await self._complete(messages, body))
             if listed:
@@ -99,6 +102,28 @@ class VllmGeneralist:
 
         probabilities = await choice.probabilities(prompt.choices, step)
         return Completion(choice.best(prompt.choices, probabilities), probabilities)
+
+    async def _unconstrained(
+        self, message: dict[str, Any], prompt: Prompt, emitted: str
+    ) -> choice.Distribution:
+        """The tokens that continue a choice, where those not listed weigh next to nothing.
+
+        Asked first, because a server's grammar can be wrong: xgrammar 0.2.8 was seen to forbid a
+        token that is a choice, which then silently had the probability 0. Empty where the list
+        does not tell: the ending is possible, or much of the probability lies elsewhere.
+        """
+        if emitted in prompt.choices:
+            return {}
+        messages, body = _step(message, prompt, emitted)
+        del body["structured_outputs"]
+        first = await self._complete(messages, body)
+        if not first.get("logprobs"):
+            return {}
+        listed = _distribution(first)
+        rest = choice.continuations(prompt.choices, emitted)
+        fitting = {t: p for t, p in listed.items() if any(c.startswith(t) for c in rest)}
+        unlisted = max(0.0, 1 - sum(listed.values()))
+        return fitting if unlisted <= NEGLIGIBLE * sum(fitting.values()) else {}
 
     async def _complete(
         self, messages: list[dict[str, Any]], body: Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -9,9 +10,13 @@ from PIL import Image as Pictures
 from tiny_generalist import a_checkpoint
 from vllm_server import ROOT, vllm_serving
 
-from service.domain import Image, Prompt
+from service.app import running_parts
+from service.demo import home
+from service.demo.tasks import demo_tasks
+from service.domain import Case, Diagnosis, Image, Prompt
 from service.generalist.embedded import EmbeddedGeneralist
 from service.generalist.vllm import VllmGeneralist
+from service.settings import Settings, read_settings
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -74,6 +79,40 @@ async def test_both_engines_write_alike(folder: Path, base_url: str) -> None:
     assert one.text == other.text
     await embedded.close()
     await remote.close()
+
+
+async def test_the_whole_pipeline_decides_alike_over_both_engines(
+    base_url: str, tmp_path: Path
+) -> None:
+    embedded = read_settings(home=tmp_path / "home", generalist_path=NANO, threads=1)
+    home.prepare(embedded, lambda task: None)
+    remote = read_settings(
+        home=tmp_path / "home",
+        generalist_engine="vllm",
+        generalist_url=base_url,
+        generalist_model="nano",
+        threads=1,
+    )
+
+    ours, theirs = await diagnosed(embedded), await diagnosed(remote)
+
+    assert len(ours) == len(theirs) == 21
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.final.labels == other.final.labels
+        assert one.final.probabilities == pytest.approx(other.final.probabilities, abs=TOLERANCE)
+        assert other.provenance.generalist.engine == "vllm"
+
+
+async def diagnosed(settings: Settings) -> list[Diagnosis]:
+    """What the whole pipeline says of seven phantoms of every demo task."""
+    async with running_parts(settings) as parts:
+        return [
+            await parts.pipeline.diagnose(
+                Case(str(uuid4()), demo.task, Image(phantom.rgb, str(phantom.seed), "image/png"))
+            )
+            for demo in demo_tasks()
+            for phantom in demo.series(7, seed=5)
+        ]
 
 
 def a_labelled_prompt(number: int) -> Prompt:

@@ -57,7 +57,7 @@ async def test_sends_the_image_before_the_text_and_the_labels_as_choices(tmp_pat
 
     await VllmGeneralist("http://g/v1/", "meddr", transport=transport).answer(a_prompt("Hm <img>?"))
 
-    request = server.requests[0]
+    request = server.requests[-1]
     picture, text = request["messages"][0]["content"]
     assert picture["image_url"]["url"].startswith("data:image/png;base64,")
     assert text == {"type": "text", "text": "Hm < img>?"}
@@ -83,9 +83,20 @@ async def test_continues_the_answer_where_labels_share_a_beginning() -> None:
     completion = await a_generalist(handler).answer(a_prompt(choices=("normal", "nodule")))
 
     assert completion.text == "nodule"
-    assert bodies[1]["messages"][1] == {"role": "assistant", "content": "no"}
-    assert bodies[1]["continue_final_message"] is True
-    assert bodies[1]["structured_outputs"] == {"choice": ["rmal", "dule"]}
+    assert bodies[-1]["messages"][1] == {"role": "assistant", "content": "no"}
+    assert bodies[-1]["continue_final_message"] is True
+    assert bodies[-1]["structured_outputs"] == {"choice": ["rmal", "dule"]}
+
+
+async def test_a_grammar_that_forgets_a_choice_is_not_asked() -> None:
+    handler = replies(
+        listing(("nodule", -0.2), ("normal", -1.71), ("The", -9.0)), listing(("normal", 0.0))
+    )
+
+    completion = await a_generalist(handler).answer(a_prompt(choices=("normal", "nodule")))
+
+    assert completion.text == "nodule"
+    assert completion.probabilities == pytest.approx((0.18, 0.82), abs=0.01)
 
 
 async def test_understands_a_server_that_does_not_constrain() -> None:
