@@ -23,7 +23,7 @@ demo: $(READY) ## The whole collaboration on synthetic cases (ARGS="--once --jso
 	@$(BIN)/gsco demo $(ARGS)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## Lint, format, types, import contracts
 	$(BIN)/ruff check .

@@ -92,7 +92,8 @@ class Index:
         if query.encoder_sha256 != self.encoder_sha256:
             raise IndexMismatch(
                 f"the index of {self.specialist!r} on task {self.task!r} holds vectors of encoder "
-                f"{self.encoder_sha256[:12]}, not {query.encoder_sha256[:12]}: build it again"
+                f"{self.encoder_sha256[:12]}, not {query.encoder_sha256[:12]}: build it again, or "
+                "restart the service where the specialist was trained anew"
             )
         if query.vector.shape != (self.dim,):
             raise IndexMismatch(

@@ -28,6 +28,7 @@ DEPTH = 5
 """Every index is asked for this many times the neighbours wanted, so that a case which many
 retrievers rank in the middle can win over one that a single retriever ranks first."""
 MAX_THREADS = 8
+FOREIGN = "its index and the database do not belong together: build it again"
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ class FaissRetriever:
         found = [answer for answer in answers if not isinstance(answer, MissingRetriever)]
         rankings = [ranking for ranking, _ in found]
         shown = await self._in_thread(lambda: self._neighbours_of(task, rankings))
+        if not shown and any(ranking.keys for ranking in rankings):
+            return Retrieval((), missing=tuple(_missing(query, FOREIGN) for query in queries))
         return Retrieval(
             tuple(one for one in shown if not _is_own(one.case, group, image_sha256)),
             index_ids=tuple(index_id for _, index_id in found),

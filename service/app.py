@@ -43,7 +43,14 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
             yield
         log.info("stopped")
 
-    app = FastAPI(title="GSCo", version=version("gsco"), lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="GSCo",
+        version=version("gsco"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.settings = settings
     routes.install(app, max_body_bytes=settings.max_upload_bytes, metrics=metrics)
     return app
@@ -96,6 +103,7 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         max_pixels=settings.max_pixels,
         memory_bytes=settings.decode_memory_bytes,
         timeout_seconds=settings.decode_timeout_seconds,
+        queue=settings.max_concurrent_cases,
     )
     key = settings.pseudonym_key.get_secret_value().encode()
     folder = settings.specialists_folder
@@ -117,7 +125,8 @@ def _make_generalist(settings: Settings) -> Generalist:
     if settings.generalist_engine == "embedded":
         from service.generalist.embedded import EmbeddedGeneralist
 
-        return EmbeddedGeneralist(settings.generalist_path, threads=settings.threads)
+        # The panel computes at the same time; threads that wait for each other are the slowest.
+        return EmbeddedGeneralist(settings.generalist_path, threads=settings.threads or 1)
     from service.generalist.vllm import VllmGeneralist
 
     secret = settings.generalist_api_key

@@ -48,5 +48,5 @@ class Store(Protocol):
         ...
 
     async def check(self) -> None:
-        """Returns when the store can be read and written."""
+        """Returns when the store can be read."""
         ...

@@ -61,8 +61,11 @@ class Settings(BaseSettings):
     generalist_timeout_seconds: PositiveFloat = 60.0
 
     device: str = Field("cpu", description="torch device of the specialists")
-    threads: PositiveInt | None = Field(None, description="torch threads; unset: torch decides")
-    neighbours: PositiveInt = Field(10, description="reference cases shown to the generalist")
+    threads: PositiveInt | None = Field(
+        None,
+        description="torch threads of the generalist, and specialists that run at once; unset: 1 and 2",
+    )
+    neighbours: int = Field(10, ge=1, le=50, description="reference cases shown to the generalist")
 
     max_upload_bytes: PositiveInt = Field(64 * MEBIBYTE, description="largest request body")
     max_pixels: PositiveInt = Field(50_000_000, description="of the frame that is decoded")

@@ -121,13 +121,19 @@ async def _tasks(serving: Serving) -> list[PartResponse]:
     ]
     if not names:
         broken.append(PartResponse(part="tasks", status=Status.DEGRADED, reason="there are none"))
-    return [*(_panel(name, name in loading, panels.get(name)) for name in names), *broken]
+    # Unready only until there is any panel: a task added later must not take the others down.
+    while_loading = Status.DEGRADED if panels else Status.UNREADY
+    shown = (
+        PartResponse(part=f"specialists of {name}", status=while_loading, reason="being loaded")
+        if name in loading
+        else _panel(name, panels.get(name))
+        for name in names
+    )
+    return [*shown, *broken]
 
 
-def _panel(task: str, loading: bool, panel: LoadedPanel | None) -> PartResponse:
+def _panel(task: str, panel: LoadedPanel | None) -> PartResponse:
     part = f"specialists of {task}"
-    if loading:
-        return PartResponse(part=part, status=Status.UNREADY, reason="being loaded")
     if panel is None:
         return PartResponse(part=part, status=Status.DEGRADED, reason="none are loaded")
     if not panel.missing:

@@ -20,7 +20,8 @@ from service.telemetry import Metrics
 DRAIN_SECONDS = 10.0
 DRAINED_LIMITS = 4
 REQUEST_ID = "X-Request-ID"
-_WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{8,64}")
+# Random by construction: a DICOM UID or an accession number must not get into the log.
+_WELL_FORMED = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 

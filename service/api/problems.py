@@ -94,7 +94,7 @@ _OF_STATUS: Mapping[int, Kind] = {
     413: BODY_TOO_LARGE,
 }
 _DETAILS: Mapping[int, str] = {
-    404: "No resource has this address; /docs lists those there are.",
+    404: "No resource has this address; /openapi.json lists those there are.",
     405: "The Allow header lists the methods of this address.",
     500: "An unexpected error; the log explains it under the id given as instance.",
 }

@@ -45,7 +45,7 @@ async def _demo(settings: Settings, *, once: bool, json: bool) -> None:
         if once:
             return
         output.messages.print(
-            f"serving at {address} (its description: {address}/docs); Ctrl-C ends"
+            f"serving at {address} (its description: {address}/openapi.json); Ctrl-C ends"
         )
         await serving
 

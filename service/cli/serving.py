@@ -25,7 +25,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
 ) -> None:
-    """Serve the REST API; /docs describes it."""
+    """Serve the REST API; /openapi.json describes it."""
     settings: Settings = context.obj
     uvicorn.run(
         composition.create_app(settings),

@@ -27,7 +27,8 @@ _MAGIC = b"DICM"
 _FIRST_GROUPS = (0x0002, 0x0008)
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # These have pixels, but mark or dose another image: a diagnosis of them would mean nothing.
-_NOT_AN_IMAGE = (SegmentationStorage, RTDoseStorage)
+_LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
+_NOT_AN_IMAGE = (SegmentationStorage, RTDoseStorage, _LABEL_MAP_SEGMENTATION)
 _GREYSCALE = (
     "PhotometricInterpretation",
     "PixelPaddingValue",

@@ -137,7 +137,23 @@ def _from_palette(stored: NDArray[Any], dataset: Any) -> Pixels:
         )
         for colour in ("Red", "Green", "Blue")
     ]
-    return np.rint(np.stack(channels, axis=-1) * 255.0).astype(np.uint8)
+    colours = np.stack(channels, axis=-1)
+    if _holds_eight_bits(dataset):
+        colours = colours * (65535.0 / 255.0)
+    pixels: Pixels = np.rint(colours * 255.0).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def _holds_eight_bits(dataset: Any) -> bool:
+    """Whether a palette of 16 bits an entry has no entry above 255."""
+    if dataset["RedPaletteColorLookupTableDescriptor"].value[2] != 16:
+        return False
+    tables = [dataset[f"{c}PaletteColorLookupTableData"].value for c in ("Red", "Green", "Blue")]
+    return all(isinstance(one, bytes) and not any(_high_octets(one, dataset)) for one in tables)
+
+
+def _high_octets(table: bytes, dataset: Any) -> bytes:
+    return table[0 if _is_big_endian(dataset) else 1 :: 2]
 
 
 def _eight_bits(colours: NDArray[Any], bits: int) -> Pixels:

@@ -102,10 +102,16 @@ def _upright(image: Pillow.Image) -> tuple[Pillow.Image, str]:
 
 def _rgb(image: Pillow.Image) -> tuple[Pixels, str]:
     if _is_deep(image):
-        return _from_deep_grey(np.asarray(image))
+        return _from_deep_grey(_black_is_zero(np.asarray(image), image))
     if image.has_transparency_data:
         return _from_transparent(image.convert("RGBA"))
     return np.array(image.convert("RGB")), ""
+
+
+def _black_is_zero(values: NDArray[np.generic], image: Pillow.Image) -> NDArray[np.generic]:
+    """Pillow inverts WhiteIsZero at 8 bits and forgets to at 16 (TIFF 6.0, tag 262)."""
+    is_white_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
+    return np.asarray(values.max() - values) if is_white_zero else values
 
 
 def _is_deep(image: Pillow.Image) -> bool:

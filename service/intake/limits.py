@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.errors import ImageTooLarge, UnsupportedImage
+from service.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,9 @@ class Limits:
 
     def check_frames(self, count: int) -> None:
         """Refuse a declared number of frames that nobody acquires."""
-        if not 1 <= count <= self.max_frames:
+        if count < 1:
+            raise UnreadableImage(f"the file declares {count} frames")
+        if count > self.max_frames:
             raise ImageTooLarge(
                 f"the file declares {count} frames: 1 to {self.max_frames} are read"
             )

@@ -5,6 +5,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -12,6 +13,7 @@ from service.errors import Misconfigured
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_SECONDS = 30
+POSTGRES_LIMITS = {"connect_timeout": 5, "options": "-c statement_timeout=30000"}
 _MIGRATION_LOCK = 0x6753436F  # any number, as long as nobody else locks it in this database
 
 
@@ -25,7 +27,9 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed)
     try:
-        return create_engine(parsed, pool_pre_ping=True)
+        return create_engine(
+            parsed, pool_pre_ping=True, hide_parameters=True, connect_args=POSTGRES_LIMITS
+        )
     except ImportError as error:
         raise Misconfigured("PostgreSQL needs the driver: pip install 'psycopg[binary]'") from error
 
@@ -46,6 +50,10 @@ def upgrade(database: Engine | str) -> None:
         with database.begin() as connection:
             _wait_for_others(connection)
             command.upgrade(_alembic(connection), "head")
+    except CommandError as error:
+        raise Misconfigured(
+            f"{_shown(database.url)} was written by another version of this program: {error}"
+        ) from error
     except DBAPIError as error:
         raise Misconfigured(f"{_shown(database.url)} cannot be used: {error.orig}") from error
 
@@ -67,7 +75,9 @@ def _parsed(url: str) -> URL:
 def _open_sqlite(url: URL) -> Engine:
     try:
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+        engine = create_engine(
+            url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         with engine.connect() as connection:
             connection.execute(text("PRAGMA user_version"))

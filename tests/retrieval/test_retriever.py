@@ -161,3 +161,14 @@ async def test_stats_tell_what_is_stored_and_what_can_be_searched(library: Libra
     assert (built.specialist, built.cases, built.stored, built.indexed) == ("resnet18", 1, 1, 1)
     assert built.problem == ""
     assert "has been built" in missing.problem
+
+
+async def test_an_index_whose_cases_are_all_unknown_is_reported_as_missing(
+    library: Library,
+) -> None:
+    library.put("case", 0)
+    library.build()
+    with library.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DELETE FROM reference_vectors"))
+        connection.execute(sqlalchemy.text("DELETE FROM reference_cases"))
+    assert "do not belong together" in await problem(library)

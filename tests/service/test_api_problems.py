@@ -132,7 +132,9 @@ async def test_problems_are_counted_by_type(home: Path) -> None:
     assert 'gsco_http_problems_total{type="unknown-task"} 3.0' in figures
 
 
-@pytest.mark.parametrize("given", ["caller-42.a_b", "0b5a3c1f9e6d4a7fb2c8d1e0f3a4b5c6"])
+@pytest.mark.parametrize(
+    "given", ["0B5A3C1F-9E6D-4A7F-B2C8-D1E0F3A4B5C6", "0b5a3c1f9e6d4a7fb2c8d1e0f3a4b5c6"]
+)
 async def test_a_well_formed_request_id_comes_back(home: Path, given: str) -> None:
     async with a_service(home) as service:
         reply = await ask_with_id(service, given)

@@ -387,7 +387,7 @@ def with_codestream(stream: bytes, syntax: str, side: int) -> bytes:
     [
         ({"Rows": 60_000, "Columns": 60_000}, ImageTooLarge),
         ({"NumberOfFrames": "2000000"}, ImageTooLarge),
-        ({"NumberOfFrames": "-1"}, ImageTooLarge),
+        ({"NumberOfFrames": "-1"}, UnreadableImage),
         ({"Rows": 15}, UnsupportedImage),
         ({"Rows": 0}, UnreadableImage),
         ({"Columns": 33}, UnreadableImage),

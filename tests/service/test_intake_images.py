@@ -249,3 +249,14 @@ def test_real_radiographs_decode() -> None:
         image = decode(path.read_bytes()).image
         assert image.pixels.shape == (224, 224, 3)
         assert image.pixels.std() > 10
+
+
+def test_white_is_zero_is_inverted_at_sixteen_bits_too() -> None:
+    ramp = np.linspace(0, 63_000, 32 * 32).astype(np.uint16).reshape(32, 32)
+    octets = BytesIO()
+    Pillow.fromarray(ramp).save(octets, "TIFF", tiffinfo={262: 0})
+
+    pixels = decode(octets.getvalue()).image.pixels
+
+    assert pixels[0, 0, 0] == 255
+    assert pixels[-1, -1, 0] == 0

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
+from service.errors import Misconfigured
 from service.persistence.database import MIGRATIONS, open_engine, upgrade
 from service.persistence.records import METADATA
 
@@ -56,3 +57,15 @@ def test_a_migration_that_fails_leaves_nothing_behind(engine: Engine, tmp_path: 
 def test_the_migrations_are_part_of_the_package() -> None:
     assert (MIGRATIONS / "env.py").is_file()
     assert sorted((MIGRATIONS / "versions").glob("0001_*.py"))
+
+
+def test_a_database_of_a_newer_version_is_named_as_such(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'gsco.db'}"
+    upgrade(url)
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(Misconfigured, match="another version of this program"):
+        upgrade(engine)
+    engine.dispose()
