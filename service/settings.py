@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     device: str = Field("cpu", description="torch device of the specialists")
     threads: PositiveInt | None = Field(
         None,
-        description="torch threads of the generalist, and specialists that run at once; unset: 1 and 2",
+        description="torch threads of the generalist, specialists run at once; unset: 1 and 2",
     )
     neighbours: int = Field(10, ge=1, le=50, description="reference cases shown to the generalist")
 
