@@ -4,9 +4,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from sqlalchemy.exc import DBAPIError
 
 from retrieval.errors import RetrievalError
 from service.cli import (
@@ -65,5 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments)
     except (GscoError, SpecialistsError, RetrievalError) as error:
-        messages.print(f"gsco: {error}", style="bold red", markup=False, highlight=False)
-        sys.exit(2 if isinstance(error, WRONG_USE) else 1)
+        _fail(str(error), 2 if isinstance(error, WRONG_USE) else 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+    except DBAPIError as error:
+        _fail(f"the database cannot be used: {error.orig}", 1)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    messages.print(f"gsco: {sentence}", style="bold red", markup=False, highlight=False)
+    sys.exit(code)

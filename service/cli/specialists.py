@@ -32,7 +32,9 @@ def finetune(
     context: typer.Context,
     task: TaskOption,
     data: DataOption,
-    scale: Annotated[Scale, typer.Option(help="nano trains on a laptop, full wants a GPU.")],
+    scale: Annotated[
+        Scale, typer.Option(help="nano trains on a laptop, full wants a GPU.")
+    ] = Scale.NANO,
     backbones: BackbonesOption = "",
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     patience: Annotated[int | None, typer.Option(min=1)] = None,

@@ -144,6 +144,14 @@ def test_a_phantom_of_an_unknown_label_is_wrong_use(gsco, tmp_path: Path) -> Non
     assert "no label 'gout', only normal, pneumonia, effusion, nodule" in outcome.err
 
 
+def test_a_place_that_cannot_be_written_is_one_sentence(gsco, tmp_path: Path) -> None:
+    outcome = gsco("phantoms", "image", "--task", "phantom-cxr", "--label", "nodule",
+                   "--out", tmp_path / "nowhere" / "x.png")  # fmt: skip
+
+    assert outcome.code == 1
+    assert outcome.err.strip().endswith("x.png: No such file or directory")
+
+
 def test_settings_that_cannot_work_are_wrong_use(gsco, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GSCO_GENERALIST_ENGINE", "vllm")
 
