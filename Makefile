@@ -15,9 +15,10 @@ help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(ACCELERATOR),dev]'
-	touch $@
+	@echo "building .venv (about a minute, 6 GB)" >&2  # stdout belongs to results
+	@$(PYTHON) -m venv .venv >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(ACCELERATOR),dev]' >&2
+	@touch $@
 
 demo: $(READY) ## The whole collaboration on synthetic cases (ARGS="--once --json" prints the result and exits)
 	@$(BIN)/gsco demo $(ARGS)
