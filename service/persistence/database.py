@@ -103,6 +103,7 @@ def _wait_for_others(connection: Connection) -> None:
         # Python's driver opens no transaction for CREATE TABLE by itself.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a migration takes its time
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
 
 
