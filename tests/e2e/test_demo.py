@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from pydicom.data import get_testdata_file
 from vllm_server import free_port
 
 GSCO = str(Path(sys.executable).with_name("gsco"))
@@ -84,3 +88,38 @@ def test_a_dicom_file_is_diagnosed_from_the_command_line(
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["task"] == task
+
+
+def test_a_running_service_reads_real_dicom_and_ends_when_told(
+    demo: dict[str, Any], home: Path
+) -> None:
+    port = free_port()
+    environment = os.environ | {"GSCO_HOME": str(home), "GSCO_PORT": str(port)}
+    file = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
+
+    with subprocess.Popen([GSCO, "serve"], env=environment, stderr=subprocess.DEVNULL) as service:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                wait_until_ready(client)
+                form = {"task": demo["cases"][0]["task"]}
+                made = client.post("/v1/diagnoses", files={"file": ("x", file)}, data=form)
+                read = client.get(made.headers["Location"])
+        finally:
+            service.terminate()
+
+    assert made.status_code == 201
+    assert read.json() == made.json()
+    assert "CompressedSamples" not in made.text  # the patient's name in that file
+    assert service.returncode in {0, -signal.SIGTERM}  # uvicorn closes, then passes the signal on
+
+
+def wait_until_ready(client: httpx.Client, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if client.get("/readyz").status_code == httpx.codes.OK:
+                return
+        except httpx.ConnectError:
+            pass
+        time.sleep(0.2)
+    raise TimeoutError("the service did not become ready")
