@@ -1,6 +1,6 @@
 """Questions asked of the reference tables. All of them block: ask off the event loop."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -116,6 +116,19 @@ def latest_encoder(engine: Engine, task: str, specialist: str) -> str | None:
         return session.scalar(wanted)
 
 
+def count_outdated(engine: Engine, task: str, specialist: str, encoder_sha256: str) -> int:
+    """How many cases have a vector of another encoder of the specialist instead of this one."""
+    row, owner = ReferenceVectorRecord, ReferenceCaseRecord
+    wanted = (
+        select(func.count())
+        .select_from(row)
+        .join(owner, row.case_id == owner.id)
+        .where(row.task == task, row.specialist == specialist, row.encoder_sha256 != encoder_sha256)
+    )
+    with Session(engine) as session:
+        return int(session.scalar(wanted) or 0)
+
+
 def vector_keys(engine: Engine, task: str, specialist: str, encoder_sha256: str) -> Keys:
     """Keys of the cases that have a vector of this encoder, ascending."""
     row, owner = ReferenceVectorRecord, ReferenceCaseRecord
@@ -154,16 +167,3 @@ def packed(vector: Vector) -> bytes:
 def unpacked(stored: bytes) -> Vector:
     """The vector that `packed` stored."""
     return np.frombuffer(stored, dtype="<f4").astype(np.float32, copy=False)
-
-
-def ids_of(session: Session, task: str, case_ids: Iterable[str]) -> set[str]:
-    """Those of the ids that are reference cases of the task."""
-    return {
-        known
-        for some in chunks(list(case_ids))
-        for known in session.scalars(
-            select(ReferenceCaseRecord.id).where(
-                ReferenceCaseRecord.task == task, ReferenceCaseRecord.id.in_(some)
-            )
-        )
-    }

@@ -31,7 +31,8 @@ def build(
 ) -> Manifest:
     """A new index of all stored vectors, of the encoder whose vectors were stored last.
 
-    Raises NoReferenceCases where none are stored, IndexMismatch where their sizes differ.
+    Raises NoReferenceCases where none are stored, IndexMismatch where their sizes differ or some
+    are still of former weights; the old index stays then.
     """
     folder = index_folder.folder_of(indexes, task, specialist)
     with index_folder.writing(folder):
@@ -54,9 +55,7 @@ def update(
     folder = index_folder.folder_of(indexes, task, specialist)
     with index_folder.writing(folder):
         index = _current(engine, folder)
-        wanted = (
-            database.vector_keys(engine, task, specialist, index.encoder_sha256) if index else None
-        )
+        wanted = _wanted(engine, task, specialist, index.encoder_sha256) if index else None
         if index is None or wanted is None or not _can_change(index, wanted, exact_up_to):
             return _build(engine, folder, exact_up_to)
         return _bring_in_step(engine, folder, index, wanted)
@@ -76,10 +75,22 @@ def _build(engine: Engine, folder: Path, exact_up_to: int) -> Manifest:
     encoder = database.latest_encoder(engine, task, specialist)
     if encoder is None:
         raise NoReferenceCases(f"no vectors of {specialist!r} are stored for task {task!r}")
-    wanted = database.vector_keys(engine, task, specialist, encoder)
+    wanted = _wanted(engine, task, specialist, encoder)
     keys, vectors = _stored(engine, task, specialist, encoder, wanted)
     index = vector_index.build(task, specialist, encoder, keys, vectors, exact_up_to=exact_up_to)
     return index_folder.write(folder, index)
+
+
+def _wanted(engine: Engine, task: str, specialist: str, encoder: str) -> Keys:
+    """Keys of all cases to be indexed; an index that left out the outdated ones would hide them."""
+    wanted = database.vector_keys(engine, task, specialist, encoder)
+    if database.count_outdated(engine, task, specialist, encoder):
+        cases = database.count_cases(engine)[task]
+        raise IndexMismatch(
+            f"{cases - len(wanted)} of {cases} reference cases of task {task!r} have no vector of "
+            f"the present weights of {specialist!r}: ingest them again"
+        )
+    return wanted
 
 
 def _current(engine: Engine, folder: Path) -> Index | None:

@@ -1,7 +1,7 @@
 """Putting reference cases in, and taking them out. Everything here blocks.
 
-The order is: `ingest` the cases, `store_vectors` of every specialist for them, then `update` or
-`build` each specialist's index. No identifier of a patient belongs in here: `group` is a
+The order is: `ingest` the cases, `store_vectors` of every specialist for them, then
+`indexing.update` each specialist's index. No identifier of a patient belongs in here: `group` is a
 pseudonym the caller chose.
 """
 
@@ -19,12 +19,10 @@ from sqlalchemy.orm import Session
 from retrieval.database import chunks, packed
 from retrieval.errors import IndexMismatch, InvalidReferenceCase
 from retrieval.index import unit_vector
-from retrieval.indexing import build, forget, update
+from retrieval.indexing import forget
 from retrieval.neighbour import ReferenceCase, Vector
 from retrieval.records import ReferenceCaseRecord, ReferenceVectorRecord, key_of
 from retrieval.validation import check
-
-__all__ = ["build", "forget", "ingest", "remove", "store_vectors", "update"]
 
 Image = tuple[str, str]  # the task and the image's sha256: what a case is known by
 

@@ -102,7 +102,7 @@ class FaissRetriever:
         found = [answer for answer in answers if not isinstance(answer, MissingRetriever)]
         rankings = [ranking for ranking, _ in found]
         shown = await self._in_thread(lambda: self._neighbours_of(task, rankings))
-        if not shown and any(ranking.keys for ranking in rankings):
+        if not shown and await self._in_thread(lambda: self._are_foreign(task, rankings)):
             return Retrieval((), missing=tuple(_missing(query, FOREIGN) for query in queries))
         return Retrieval(
             tuple(one for one in shown if not _is_own(one.case, group, image_sha256)),
@@ -130,6 +130,11 @@ class FaissRetriever:
             Neighbour(cases[one.key], one.similarity, one.score, one.retrievers)
             for one in known[: self._neighbours]
         )
+
+    def _are_foreign(self, task: str, rankings: list[Ranking]) -> bool:
+        """Whether something was found, and nothing of it, near or far, is in the database."""
+        found = sorted({key for ranking in rankings for key in ranking.keys})
+        return bool(found) and not database.cases_by_key(self._engine, task, found)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._threads is None:

@@ -5,7 +5,7 @@ import re
 from retrieval.errors import InvalidReferenceCase
 from retrieval.neighbour import ReferenceCase
 
-MAX_LABEL_LENGTH = 200
+MAX_LABEL_LENGTH = 100  # as a task's labels, which specialists/task.py checks
 MAX_REPORT_LENGTH = 100_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -28,13 +28,18 @@ def _problem_with(case: ReferenceCase) -> str | None:
         return "a group is needed: a pseudonym of the patient or study, or the image's sha256"
     if not case.labels and not case.report.strip():
         return "it has neither labels nor a report"
-    if not all(_is_line(label, MAX_LABEL_LENGTH) for label in case.labels):
-        return f"a label is 1 to {MAX_LABEL_LENGTH} printable characters"
+    if not all(_is_label(label) for label in case.labels):
+        return f"a label is 1 to {MAX_LABEL_LENGTH} printable characters without ',' or '\"'"
     if len(case.report) > MAX_REPORT_LENGTH or "\0" in case.report:
         return f"a report is text of at most {MAX_REPORT_LENGTH} characters"
     if not _is_line(case.source or "-", 500) or not _is_line(case.licence or "-", 200):
         return "source and licence are one line each, of at most 500 and 200 characters"
     return None
+
+
+def _is_label(text: str) -> bool:
+    """Labels are joined with commas and quoted in prompts, so neither mark may occur in one."""
+    return _is_line(text, MAX_LABEL_LENGTH) and not {",", '"'} & set(text)
 
 
 def _is_line(text: str, longest: int) -> bool:

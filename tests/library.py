@@ -7,7 +7,7 @@ import numpy as np
 from builders import a_reference_case, sha256_of
 from sqlalchemy import Engine
 
-from retrieval import ingest
+from retrieval import indexing, ingest
 from retrieval.index_folder import Manifest
 from retrieval.neighbour import Query, Retrieval, Vector
 from retrieval.retriever import FaissRetriever
@@ -41,10 +41,10 @@ class Library:
         ingest.store_vectors(self.engine, TASK, specialist, encoder, {case_id: vector})
 
     def build(self, specialist: str = SPECIALIST, exact_up_to: int = 1000) -> Manifest:
-        return ingest.build(self.engine, self.indexes, TASK, specialist, exact_up_to=exact_up_to)
+        return indexing.build(self.engine, self.indexes, TASK, specialist, exact_up_to=exact_up_to)
 
     def update(self, specialist: str = SPECIALIST, exact_up_to: int = 1000) -> Manifest:
-        return ingest.update(self.engine, self.indexes, TASK, specialist, exact_up_to=exact_up_to)
+        return indexing.update(self.engine, self.indexes, TASK, specialist, exact_up_to=exact_up_to)
 
     def remove(self, *case_ids: str) -> int:
         return ingest.remove(self.engine, self.indexes, case_ids)

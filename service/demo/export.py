@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,8 @@ _EPOCH = "20000101"  # no phantom was ever examined
 
 def write_png(phantom: Phantom, path: FilePath) -> None:
     """The pixels as an 8-bit PNG, grey or RGB."""
-    Image.fromarray(phantom.pixels).save(path, format="PNG")
+    with _replacing(path) as fresh:
+        Image.fromarray(phantom.pixels).save(fresh, format="PNG")
 
 
 def write_npz(
@@ -63,7 +66,7 @@ def write_npz(
         width = len(known.labels) if known.multi_label else 1
         arrays[f"{split}_images"] = images
         arrays[f"{split}_labels"] = np.array(labels, np.uint8).reshape(count, width)
-    with open(path, "wb") as file:  # a name without .npz stays as it is
+    with _replacing(path) as fresh, fresh.open("wb") as file:  # a name without .npz stays as it is
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
@@ -85,7 +88,19 @@ def write_dicom(phantom: Phantom, path: FilePath, photometric: str = "MONOCHROME
     if photometric == "MONOCHROME1" and not grey:
         refuse(f"a phantom of kind {phantom.kind!r} is in colour and cannot be MONOCHROME1")
     dataset = _radiograph(phantom, photometric) if grey else _photograph(phantom)
-    dataset.save_as(path, enforce_file_format=True)
+    with _replacing(path) as fresh:
+        dataset.save_as(fresh, enforce_file_format=True)
+
+
+@contextmanager
+def _replacing(path: FilePath) -> Iterator[Path]:
+    """A name to write to, which becomes `path` only once all is written."""
+    fresh = Path(path).with_name(f"{Path(path).name}.part")
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _radiograph(phantom: Phantom, photometric: str) -> Dataset:

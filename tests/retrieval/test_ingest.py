@@ -1,6 +1,7 @@
 """Putting cases in, taking them out, and keeping indexes in step."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -45,6 +46,9 @@ def test_the_same_image_may_serve_two_tasks(engine: Engine) -> None:
         {"task": "../cxr"},
         {"labels": (), "report": " "},
         {"labels": ("pneumonia", "")},
+        {"labels": ("x" * 101,)},
+        {"labels": ("pneumonia, left",)},
+        {"labels": ('so-called "normal"',)},
         {"group": ""},
         {"image_sha256": "abc"},
         {"report": "nul \0 byte"},
@@ -145,9 +149,23 @@ async def test_a_specialist_trained_again_starts_a_new_index(library: Library) -
     library.put("b", 5)
     library.build()
     again = sha256_of("trained again")
-    library.store("b", a_vector(dimension=8), encoder=again)
+    for name in "ab":
+        library.store(name, a_vector(dimension=8), encoder=again)
     manifest = library.update()
-    assert (manifest.encoder_sha256, manifest.dim, manifest.count) == (again, 8, 1)
+    assert (manifest.encoder_sha256, manifest.dim, manifest.count) == (again, 8, 2)
+
+
+@pytest.mark.parametrize("change", [Library.build, Library.update])
+async def test_cases_embedded_only_by_former_weights_keep_the_old_index(
+    library: Library, change: Callable[[Library], object]
+) -> None:
+    for degrees in range(5):
+        library.put(f"at {degrees}", degrees)
+    library.build()
+    library.store("at 0", at(0), encoder=sha256_of("trained again"))
+    with pytest.raises(IndexMismatch, match="4 of 5 reference cases of task 'cxr-pneumonia' have"):
+        change(library)
+    assert await library.found() == ["at 0", "at 1", "at 2"]
 
 
 async def test_a_graph_drops_and_takes_back_cases_as_an_exact_index_does(library: Library) -> None:

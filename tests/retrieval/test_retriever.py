@@ -93,6 +93,7 @@ async def test_an_index_of_another_encoder_is_not_searched(library: Library) -> 
     retrieval = await library.search(encoder=sha256_of("trained again"))
     assert retrieval.neighbours == retrieval.index_ids == ()
     assert "holds vectors of encoder" in retrieval.missing[0].reason
+    assert "build it again, or restart the service" in retrieval.missing[0].reason
 
 
 @pytest.mark.parametrize("vector", [np.ones(5, np.float32), np.zeros(3, np.float32)])
@@ -172,3 +173,16 @@ async def test_an_index_whose_cases_are_all_unknown_is_reported_as_missing(
         connection.execute(sqlalchemy.text("DELETE FROM reference_vectors"))
         connection.execute(sqlalchemy.text("DELETE FROM reference_cases"))
     assert "do not belong together" in await problem(library)
+
+
+async def test_one_known_case_far_behind_many_removed_ones_is_no_foreign_database(
+    library: Library,
+) -> None:
+    for number in range(10):
+        library.put(f"gone {number}", number / 10)
+    library.put("kept", 80)
+    library.build()
+    with library.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DELETE FROM reference_cases WHERE id LIKE 'gone %'"))
+    retrieval = await library.search()
+    assert retrieval.missing == ()

@@ -210,11 +210,12 @@ def test_modality_lookup_table_replaces_the_rescale() -> None:
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
-def test_palette_becomes_colour(order: str) -> None:
+@pytest.mark.parametrize("full", [65_535, 255])  # some palettes of 16 bits hold 8-bit values
+def test_palette_becomes_colour(order: str, full: int) -> None:
     syntax = ExplicitVRLittleEndian if order == "<u2" else ExplicitVRBigEndian
     more: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     for shift, colour in enumerate(("Red", "Green", "Blue")):
-        table = np.roll(np.array([65_535, 0, 0], order), shift)
+        table = np.roll(np.array([full, 0, 0], order), shift)
         more[f"{colour}PaletteColorLookupTableDescriptor"] = [3, 7, 16]
         more[f"{colour}PaletteColorLookupTableData"] = table.tobytes()
 
@@ -303,10 +304,11 @@ def test_what_is_no_image_is_named_as_the_standard_does(storage: str, name: str)
     assert str(error) == name
 
 
-def test_segmentation_has_pixels_but_is_not_diagnosed() -> None:
-    error = refusal(dicom(SOPClassUID=SegmentationStorage))
+@pytest.mark.parametrize("storage", [SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7"])
+def test_segmentation_has_pixels_but_is_not_diagnosed(storage: str) -> None:
+    error = refusal(dicom(SOPClassUID=storage))
 
-    assert str(error) == "a DICOM 'Segmentation Storage' is not an image that can be diagnosed"
+    assert "is not an image that can be diagnosed" in str(error)
 
 
 @pytest.mark.parametrize(

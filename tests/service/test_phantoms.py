@@ -215,6 +215,19 @@ def test_a_png_holds_the_pixels(kind: str, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), phantom.pixels)
 
 
+def test_a_failed_write_leaves_the_former_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    phantom = draw("chest", ["normal"], seed=1)
+    path = tmp_path / "phantom.png"
+    write_png(phantom, path)
+    before = path.read_bytes()
+
+    with pytest.raises(OSError, match="cannot write mode F"):
+        write_png(replace(phantom, pixels=phantom.pixels.astype(np.float32)), path)
+
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("size", [64, 33])  # an odd number of bytes must be padded
 def test_a_chest_is_a_digital_radiograph(size: int, tmp_path: Path) -> None:
     phantom = draw("chest", ["effusion"], seed=1, size=size)
