@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 import numpy as np
 
@@ -41,28 +42,48 @@ class Case:
     """One request: an image and the task it is to be looked at for.
 
     `group` names the patient or study by a pseudonym, so that retrieval does not return the
-    patient's own earlier images.
+    patient's own earlier images. A report or a question may consult the panel and the reference
+    cases of another task, which has labels: `consulted`. `draft` is the report of a report
+    specialist; `choices` are the permitted answers to a closed question.
     """
 
     id: str
     task: Task
     image: Image
     group: str | None = None
+    consulted: Task | None = None
+    question: str = ""
+    choices: tuple[str, ...] = ()
+    draft: str = ""
+
+    @property
+    def evidence_task(self) -> Task:
+        """The task whose specialists and reference cases give the evidence."""
+        return self.consulted or self.task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """What the generalist is asked: an image, a text, and the answers allowed (none: free text)."""
+    """What the generalist is asked: an image, a text, and the answers allowed (none: free text).
+
+    With `several`, an answer is any subset of the choices in their order, or `nothing`, which is
+    one of them, alone.
+    """
 
     image: Image
     text: str
     choices: tuple[str, ...] = ()
     max_tokens: int = 512
+    several: bool = False
+    nothing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the generalist answered; `probabilities` follow the order of the prompt's choices."""
+    """What the generalist answered; `probabilities` follow the order of the prompt's choices.
+
+    They add up to 1, or with `several` are those of each choice to be part of the answer.
+    """
 
     text: str
     probabilities: tuple[float, ...] = ()
@@ -88,12 +109,30 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the generalist weighs: the specialists' predictions (MoED) and similar cases (RAD)."""
+    """What the generalist weighs: the specialists' predictions (MoED) and similar cases (RAD).
+
+    `typicality` is the share of the reference cases that are less like the others than this case
+    is like them: near 0 for an image unlike anything known.
+    """
 
     moed: tuple[SpecialistPrediction, ...] = ()
     rad: tuple[Neighbour, ...] = ()
     missing: tuple[Missing, ...] = ()
     index_ids: tuple[str, ...] = ()
+    typicality: float | None = None
+
+
+class Arbitration(StrEnum):
+    """How the generalist's final answer came out of its first one and the evidence.
+
+    No truth is known here: whether a correction was right, evaluation tells.
+    """
+
+    UNANIMOUS = "unanimous"  # first and final answer and most specialists agree
+    UPHELD = "upheld"  # the first answer stands, though most specialists do not share it
+    CORRECTED = "corrected"  # changed to what most specialists name
+    SWAYED = "swayed"  # changed to what most specialists do not name
+    UNAIDED = "unaided"  # no specialist answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +161,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The generalist's final answer with all it rests on; not a clinical diagnosis."""
+    """The generalist's final answer with all it rests on; not a clinical diagnosis.
+
+    Where the task is calibrated, `label_set` holds the truth with the probability `coverage`.
+    """
 
     id: str
     created_at: datetime
@@ -132,6 +174,68 @@ class Diagnosis:
     initial: LabelledAnswer
     evidence: Evidence
     agreement: float | None
+    review_reasons: tuple[str, ...]
+    provenance: Provenance
+    arbitration: Arbitration = Arbitration.UNAIDED
+    label_set: tuple[str, ...] = ()
+    coverage: float | None = None
+    notes: tuple[str, ...] = ()
+    durations_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def needs_review(self) -> bool:
+        return bool(self.review_reasons)
+
+    @property
+    def degraded(self) -> tuple[Missing, ...]:
+        return self.evidence.missing
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report of the generalist, with Findings and Impression, and all it rests on; a draft."""
+
+    id: str
+    created_at: datetime
+    task: str
+    consulted: str | None
+    findings: str
+    impression: str
+    text: str
+    initial_text: str
+    evidence: Evidence
+    review_reasons: tuple[str, ...]
+    provenance: Provenance
+    draft_sha256: str | None = None
+    notes: tuple[str, ...] = ()
+    durations_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def needs_review(self) -> bool:
+        return bool(self.review_reasons)
+
+    @property
+    def degraded(self) -> tuple[Missing, ...]:
+        return self.evidence.missing
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The generalist's answer to a question about an image.
+
+    `choices` and `probabilities` are parallel, and empty for an open question.
+    """
+
+    id: str
+    created_at: datetime
+    task: str
+    consulted: str | None
+    question: str
+    text: str
+    initial_text: str
+    choices: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    evidence: Evidence
     review_reasons: tuple[str, ...]
     provenance: Provenance
     notes: tuple[str, ...] = ()
@@ -144,6 +248,9 @@ class Diagnosis:
     @property
     def degraded(self) -> tuple[Missing, ...]:
         return self.evidence.missing
+
+
+Result = Diagnosis | Report | Answer
 
 
 def pixels_sha256(pixels: Pixels) -> str:
@@ -180,6 +287,21 @@ def vote(task: Task, predictions: tuple[SpecialistPrediction, ...]) -> tuple[str
     counts = Counter(predicted_labels(task, prediction) for prediction in predictions)
     order = {name: place for place, name in enumerate(task.label_names)}
     return max(counts, key=lambda labels: (counts[labels], [-order[name] for name in labels]))
+
+
+def arbitration(
+    task: Task,
+    initial: LabelledAnswer,
+    predictions: tuple[SpecialistPrediction, ...],
+    final: LabelledAnswer,
+) -> Arbitration:
+    """How the final answer relates to the first one and to what most specialists name."""
+    most = vote(task, predictions)
+    if most is None:
+        return Arbitration.UNAIDED
+    if final.labels == initial.labels:
+        return Arbitration.UNANIMOUS if final.labels == most else Arbitration.UPHELD
+    return Arbitration.CORRECTED if final.labels == most else Arbitration.SWAYED
 
 
 def agreement(

@@ -7,6 +7,7 @@ GscoError
 │   └── UnsupportedImage       an image we understand but cannot diagnose
 ├── NotFound                   no such diagnosis, task or specialist
 ├── GeneralistUnavailable      the generalist cannot answer now: nobody answers in its name
+│   └── PromptTooLong          more tokens than its context holds
 ├── UnparsableAnswer           the generalist answered outside what was asked
 ├── InvalidCheckpoint          a generalist's folder is incomplete or damaged
 ├── Overloaded                 a bounded queue is full: try again later
@@ -40,6 +41,10 @@ class NotFound(GscoError):
 
 class GeneralistUnavailable(GscoError):
     """The generalist cannot answer now: nobody answers in its name."""
+
+
+class PromptTooLong(GeneralistUnavailable):
+    """The prompt has more tokens than the generalist's context holds."""
 
 
 class UnparsableAnswer(GscoError):

@@ -65,6 +65,8 @@ class Task:
     thresholds: tuple[float, ...] = ()
     panel: tuple[str, ...] = ()
     """Backbones expected to answer; empty means the ten of the paper."""
+    consults: str = ""
+    """Of a report or question task: the labelled task whose specialists and cases serve it."""
 
     def __post_init__(self) -> None:
         if problem := _problem_with(self):
@@ -124,6 +126,7 @@ def from_mapping(fields: Mapping[str, Any]) -> Task:
             nothing_found=fields.get("nothing_found"),
             thresholds=tuple(float(value) for value in fields.get("thresholds", ())),
             panel=tuple(str(name) for name in fields.get("panel", ())),
+            consults=str(fields.get("consults", "")),
         )
     except KeyError as error:
         raise InvalidTask(f"a task needs the field {error.args[0]!r}") from error
@@ -150,6 +153,8 @@ def _problem_with(task: Task) -> str | None:
         return "two labels have the same name"
     if any(not _is_label(name) for name in names):
         return f"a label is 1 to {MAX_LABEL_LENGTH} printable characters without ',' or '\"'"
+    if task.consults and (task.is_labelled or not _NAME.fullmatch(task.consults)):
+        return "only a report or question task consults another task, by its name"
     if task.nothing_found is not None and task.nothing_found not in names:
         return f"nothing_found names {task.nothing_found!r}, which is not a label"
     if task.thresholds and len(task.thresholds) != len(names):

@@ -40,7 +40,7 @@ FILES = (
     "chat_template.jinja",
 )
 BLOCK_BYTES = 1 << 20
-PHRASE = r'[^,.":;?!\n]+,?|[,.":;?!\n]+(?: ")?'
+PHRASE = r' ?\d+%?[,.]?|[^,.":;?!\n\d]*[^,.":;?!\n\d\s],?|[,.":;?!\n]+(?: ")?|\s+'
 VOCABULARY_MULTIPLE = 64  # rows of the embedding, so that every kernel finds them aligned
 
 

@@ -1,113 +1,290 @@
-"""MedDr-nano's training: what it is shown, and that it learns from it."""
+"""MedDr-nano's training: what it is shown, what happens to the evidence, that it can be resumed."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from builders import a_task
+from builders import a_multi_label_task, a_task
+from torch import nn
 
-from service.generalist import checkpoint
-from service.generalist.training import batches, evidence, recipe, train
-from service.generalist.training.batches import Question
-from service.generalist.training.evidence import EvidenceMix
-from service.generalist.training.recipe import Recipe, Stage
-from service.generalist.training.sources import Source, source
+from retrieval.neighbour import ReferenceCase
+from service.domain import Evidence
+from service.generalist import checkpoint, template
+from service.generalist.architecture import preprocess
+from service.generalist.training import (
+    arbitrating,
+    batches,
+    examples,
+    judging,
+    panels,
+    reading,
+    recipe,
+    seeing,
+)
+from service.generalist.training.arbitrating import Curriculum, Reader
+from service.generalist.training.augment import EVERYDAY, varied
+from service.generalist.training.evidence import EvidenceMix, forced
+from service.generalist.training.lessons import Lesson
+from service.generalist.training.optimisation import Optimisation, Progress, Stage
+from service.generalist.training.panels import Material
+from service.generalist.training.recipe import Recipe
+from specialists.prediction import SpecialistPrediction
+from specialists.task import Label, Task
+
+NOTHING_SPECIAL = EvidenceMix(1, 0, 0, 0, 0, 0, 0, 0)
+SHADES = (40, 200)
 
 
-def bright_and_dark(count: int = 40) -> Source:
-    """A task that can be learned in seconds."""
-    shades = [40 if place % 2 else 200 for place in range(count)]
-    images = [np.full((20, 20, 3), shade, np.uint8) for shade in shades]
-    return source(a_task(), images, [place % 2 for place in range(count)], size=32)
+def bright_and_dark(count: int = 40, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """A task that can be learned in seconds: images and targets."""
+    truth = np.arange(count) % 2
+    images = np.stack([np.full((size, size, 3), SHADES[label], np.uint8) for label in truth])
+    return images, np.eye(2, dtype=np.float32)[truth]
+
+
+def a_material(task: Task | None = None, cases: int = 12) -> Material:
+    """Cases whose panel of three is right, wrong and unsure, with two neighbours each."""
+    task = task or a_task()
+    labels = len(task.labels)
+    truth = np.arange(cases) % labels
+    images = np.stack([np.full((32, 32, 3), 40 + 60 * label, np.uint8) for label in truth])
+    said = np.full((cases, 3, labels), 0.2 / (labels - 1), np.float32)
+    said[np.arange(cases), 0, truth] = 0.8
+    said[np.arange(cases), 1, (truth + 1) % labels] = 0.8
+    said[:, 2] = 1 / labels
+    known = tuple(
+        ReferenceCase(str(row), task.name, (name,), "", str(row), f"Findings: {name}.")
+        for row, name in enumerate(task.label_names)
+    )
+    return Material(
+        task=task,
+        images=images,
+        targets=np.eye(labels, dtype=np.float32)[truth],
+        reports=tuple(f"Findings: {task.label_names[t]}. Impression: same." for t in truth),
+        specialists=(("one", 0.9), ("two", 0.6), ("three", 0.5)),
+        probabilities=said,
+        known=known,
+        rows=np.stack([truth, np.full(cases, -1)], axis=1).astype(np.int32),
+        similarities=np.full((cases, 2), 0.9, np.float32),
+        typicality=np.full(cases, 0.5, np.float32),
+    )
 
 
 def a_tiny_recipe(steps: int = 30) -> Recipe:
     nano = recipe.nano()
     size = replace(
         nano.model, image_size=32, vision_width=64, vision_heads=1, vision_layers=1,
-        language_width=64, language_heads=1, language_layers=1, vocabulary=512,
+        language_width=64, language_heads=1, language_layers=1, vocabulary=1024,
     )  # fmt: skip
     stage = Stage(steps, 16, 3e-3, 0.02)
     return replace(nano, model=size, vision=stage, arbitration=stage)
 
 
-def test_a_trained_checkpoint_answers_and_can_be_loaded(tmp_path: Path) -> None:
-    seen: list[train.Progress] = []
-
-    train.train([bright_and_dark()], a_tiny_recipe(), tmp_path / "nano", seen.append)
-
-    assert {at.stage for at in seen} == set(train.STAGES)
-    assert seen[29].accuracy > 0.8
-    assert checkpoint.load(tmp_path / "nano").config.image_tokens == 4
-
-
-def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        train.train([bright_and_dark()], a_tiny_recipe(2), tmp_path / name, lambda at: None)
-
-    one, other = (checkpoint.load(tmp_path / name).weights_sha256 for name in ("one", "other"))
-    assert one == other
+def a_curriculum(*materials: Material) -> Curriculum:
+    nano = recipe.nano()
+    return Curriculum(
+        rich=template.find("rich"),
+        plain=template.find("paper"),
+        materials=materials,
+        weights=(1.0,) * len(materials),
+        told=(),
+        dialogues=(),
+        shares=nano.shares,
+        evidence=nano.evidence,
+    )
 
 
-def test_only_the_answer_is_learned() -> None:
-    tokenizer = checkpoint.create_tokenizer(recipe.corpus([a_task()]), 512)
-
-    batch = batches.tokens([Question(0, "What is it?", "pneumonia")], tokenizer, 4)
-
-    learned = batch.input_ids[batch.labels != batches.IGNORED]
-    assert tokenizer.decode(learned) == "pneumonia<|im_end|>"
-
-
-def test_labels_of_a_task_are_single_tokens_in_its_tokenizer() -> None:
-    tokenizer = checkpoint.create_tokenizer(recipe.corpus([a_task()]), 512)
-
-    assert all(len(tokenizer.encode(name)) == 1 for name in a_task().label_names)
+def a_reader(tmp_path: Path, *tasks: Task) -> Reader:
+    rich = template.find("rich")
+    words = [text for task in tasks for text in examples.corpus(rich, task)]
+    tokenizer = checkpoint.create_tokenizer(words * 4, 1024)
+    size = a_tiny_recipe().model
+    model = checkpoint.create(tmp_path / "begun", recipe.configuration(size), tokenizer, seed=1)
+    return Reader(model, tokenizer)
 
 
-def test_evidence_is_sometimes_absent_sometimes_wrong_and_mostly_right() -> None:
-    rng, mix = np.random.default_rng(0), EvidenceMix()
-    drawn = [mix.draw(rng, truth=1, labels=3) for _ in range(2000)]
-
-    absent = sum(not one.predicted or not one.retrieved for one in drawn) / len(drawn)
-    right = np.mean([one.predicted.count(1) > 5 for one in drawn if one.predicted])
-
-    assert 0.1 < absent < 0.22
-    assert 0.5 < right < 0.8
+def nobody(at: Progress) -> None:
+    del at
 
 
-def test_a_biased_panel_is_of_one_mind_whatever_the_truth() -> None:
-    only = EvidenceMix(0, 0, 0, 1, 0, 0)
+# -- what is shown --
 
-    drawn = [only.draw(np.random.default_rng(seed), 0, 4) for seed in range(40)]
 
-    assert all(len(set(one.predicted)) == 1 for one in drawn)
-    assert {one.predicted[0] for one in drawn} == {0, 1, 2, 3}
+def test_another_acquisition_keeps_shape_and_shows_the_same_otherwise() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+
+    changed = varied(image, EVERYDAY, np.random.default_rng(1))
+
+    assert (changed.shape, changed.dtype) == (image.shape, image.dtype)
+    assert not np.array_equal(changed, image)
+
+
+def test_no_strength_changes_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+
+    same = varied(image, EVERYDAY.scaled(0.0, mirrored=False), np.random.default_rng(1))
+
+    assert np.abs(same.astype(int) - image).max() <= 1
+
+
+def test_pixel_values_are_those_of_the_engine() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+
+    assert torch.allclose(batches.pixel_values(pixels[None])[0], preprocess(pixels, 32), atol=1e-6)
+
+
+def test_a_tower_learns_to_tell_bright_from_dark(tmp_path: Path) -> None:
+    images, targets = bright_and_dark()
+    reader, seen = a_reader(tmp_path, a_task()), list[Progress]()
+
+    heads, _ = seeing.learn_to_see(
+        reader.model, [Lesson("shade", images, targets)], a_tiny_recipe().vision, 1, seen.append
+    )
+
+    assert seen[-1].accuracy > 0.8
+    assert seeing.marks(reader.model, heads[0], images).shape == (40, 2)
+
+
+# -- what happens to the evidence --
+
+
+def test_material_survives_its_file(tmp_path: Path) -> None:
+    pool = a_material()
+    panels.write(pool, tmp_path / "pool.npz")
+
+    again = panels.read(pool.task, tmp_path / "pool.npz")
+
+    assert again.evidence(5) == pool.evidence(5)
+    assert again.labels(5) == pool.labels(5)
+
+
+def test_evidence_is_mostly_faithful_sometimes_absent_sometimes_biased() -> None:
+    pool, mix = a_material(), recipe.nano().evidence
+    drawn = [mix.draw(pool, 3, np.random.default_rng(seed)) for seed in range(600)]
+
+    counts = Counter(
+        "none" if one == Evidence() else "faithful" if one == pool.evidence(3) else "other"
+        for one in drawn
+    )
+
+    assert 0.01 < counts["none"] / 600 < 0.08
+    assert 0.45 < counts["faithful"] / 600 < 0.7
+
+
+def test_a_forced_specialist_names_the_label_as_surely_as_its_own_answer() -> None:
+    prediction = SpecialistPrediction("one", (0.7, 0.2, 0.1), "")
+    task = a_task(labels=tuple(Label(name) for name in "abc"))
+
+    assert forced(prediction, task, 2).probabilities == (0.1, 0.2, 0.7)
 
 
 def test_shares_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match="add up to one"):
-        EvidenceMix(faithful=0.9)
+        replace(NOTHING_SPECIAL, faithful=0.9)
 
 
-def test_evidence_is_written_as_labels() -> None:
-    assert evidence.names((1, 0), ("normal", "pneumonia")) == [("pneumonia",), ("normal",)]
+# -- what is asked --
 
 
-def test_augmented_images_keep_their_shape_and_differ() -> None:
-    images = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+def test_arbitration_begins_with_the_words_of_the_first_look() -> None:
+    pool, rich = a_material(), template.find("rich")
 
-    changed = batches.augmented(images, np.random.default_rng(1))
+    alone = examples.diagnosis(rich, pool.task, 0, pool.labels(0))
+    helped = examples.diagnosis(rich, pool.task, 0, pool.labels(0), pool.evidence(0))
 
-    assert changed.shape == images.shape
-    assert changed.dtype == np.uint8
-    assert not np.array_equal(changed, images)
+    assert helped.text.startswith(alone.text)
+    assert alone.answer == helped.answer == pool.labels(0)[0]
 
 
-def test_pixel_values_are_those_of_the_engine() -> None:
-    from service.generalist.architecture import preprocess
+def test_labels_are_single_tokens(tmp_path: Path) -> None:
+    tokenizer = a_reader(tmp_path, a_task()).tokenizer
 
-    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    assert all(len(tokenizer.encode(name)) == 1 for name in a_task().label_names)
 
-    assert torch.allclose(batches.pixel_values(pixels[None])[0], preprocess(pixels, 32), atol=1e-6)
+
+def test_only_the_answer_is_learned(tmp_path: Path) -> None:
+    reader = a_reader(tmp_path, a_task())
+    rows = reader.rows([examples.diagnosis(template.find("rich"), a_task(), 0, ("pneumonia",))])
+
+    learned = reader.tokenizer.decode(rows.ids[0][rows.starts[0] :])
+
+    assert learned == "pneumonia<|im_end|>"
+
+
+def test_closed_questions_are_answered_yes_or_no_and_open_ones_in_words() -> None:
+    pool, rich, rng = a_material(), template.find("rich"), np.random.default_rng(0)
+    asked_of = replace(a_task(), name="questions", kind=examples.TaskKind.QUESTION, labels=())
+
+    asked = [examples.about(rich, asked_of, pool.task, 0, pool.labels(0), rng) for _ in range(60)]
+
+    assert {"yes", "no", pool.task.modality} <= {one.answer for one in asked}
+    assert all(one.answer in {"yes", "no"} for one in asked if "permitted answers" in one.text)
+
+
+# -- reading answers --
+
+
+def test_probabilities_of_single_labels_add_up_to_one(tmp_path: Path) -> None:
+    reader, task = a_reader(tmp_path, a_task()), a_task()
+    question = examples.diagnosis(template.find("rich"), task, 0, ())
+
+    (said,) = reader.read(reader.features([a_material().images[0]]), [question], [task])
+
+    assert sum(said) == pytest.approx(1, abs=1e-5)
+
+
+def test_several_labels_are_read_as_the_sum_of_all_answers_that_hold_them(tmp_path: Path) -> None:
+    task = a_multi_label_task()
+    reader = a_reader(tmp_path, task)
+    read = reading.answers(task, reader.tokenizer)
+    scores = torch.randn(len(read.partings), len(reader.tokenizer))
+
+    said = reading.probabilities(read, list(scores))
+
+    nothing = task.label_names.index(task.nothing_found or "")
+    assert all(0 <= p <= 1 for p in said)
+    assert sum(said) >= 1 - 1e-6  # something is always named
+    assert said[nothing] <= 1 - max(p for place, p in enumerate(said) if place != nothing) + 1e-6
+
+
+# -- learning --
+
+
+def test_training_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    def run(file: Path, stop_at: int | None) -> list[float]:
+        torch.manual_seed(0)
+        layer = nn.Linear(64, 64)
+        learning = Optimisation(
+            list(layer.named_parameters()), Stage(120, 1, 1e-2, 1e-2), "x", nobody, file
+        )
+        for step in learning.remaining():
+            if step == stop_at:
+                break
+            noise = torch.from_numpy(np.random.default_rng(step).normal(size=(4, 64))).float()
+            learning.step(layer(noise).square().mean(), 0.0)
+        return layer.weight.flatten().tolist()
+
+    whole = run(tmp_path / "whole.safetensors", None)
+    run(tmp_path / "parts.safetensors", 110)
+
+    assert run(tmp_path / "parts.safetensors", None) == whole
+
+
+def test_a_model_learns_to_answer_and_is_judged(tmp_path: Path) -> None:
+    pool = a_material(cases=24)
+    reader, judged = a_reader(tmp_path, pool.task), list[int]()
+    stage = replace(a_tiny_recipe(160).arbitration, batch=8)
+
+    arbitrating.learn_to_arbitrate(
+        reader.model, reader.tokenizer, a_curriculum(pool), stage, 1, nobody, None, judged.append
+    )
+    judgement = judging.judge(
+        Reader(reader.model.eval(), reader.tokenizer), template.find("rich"), pool
+    )
+
+    assert judged == [160]
+    assert judgement.cases == 24
+    assert judgement.final > 0.8

@@ -1,4 +1,4 @@
-"""Examples as padded token batches."""
+"""Questions as padded token batches, and what the model makes of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,77 +8,97 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from service.generalist.architecture import IMAGENET_MEAN, IMAGENET_STD
+from service.generalist.architecture import IMAGENET_MEAN, IMAGENET_STD, InternVLChat
 from service.generalist.chat import END_OF_TURN, chat_ids
+from service.generalist.training.examples import Question
 
-IGNORED = -100
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of one image of the batch, and the answer to learn."""
-
-    image: int
-    text: str
-    answer: str
+LONG_ANSWER_TOKENS = 8
+LONG_ANSWER_WEIGHT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """(questions, tokens) each, padded to the right; labels are -100 where nothing is learned."""
+class Rows:
+    """Token sequences and the row of the image each is about; `starts` are those of the answers."""
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-    image_of: Tensor  # (questions,) row of the image each question is about
+    ids: tuple[tuple[int, ...], ...]
+    starts: tuple[int, ...]
+    images: tuple[int, ...]
+
+    def chosen(self, places: Sequence[int]) -> "Rows":
+        return Rows(
+            tuple(self.ids[place] for place in places),
+            tuple(self.starts[place] for place in places),
+            tuple(self.images[place] for place in places),
+        )
 
 
-def tokens(questions: Sequence[Question], tokenizer: Any, image_tokens: int) -> TokenBatch:
-    """The questions as the model reads them, prompt and answer; only the answer is learned."""
+def rows(questions: Sequence[Question], tokenizer: Any, image_tokens: int) -> Rows:
+    """The questions as the model reads them, prompt and answer."""
     end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
-    rows, starts = [], []
+    ids, starts = [], []
     for question in questions:
         prompt = chat_ids(tokenizer, question.text, image_tokens)
         answer = tokenizer.encode(question.answer, add_special_tokens=False)
-        rows.append([*prompt, *answer, end])
+        ids.append((*prompt, *answer, end))
         starts.append(len(prompt))
-    return _padded(rows, starts, [q.image for q in questions], tokenizer.pad_token_id)
+    return Rows(tuple(ids), tuple(starts), tuple(one.image for one in questions))
 
 
-def _padded(rows: list[list[int]], starts: list[int], images: list[int], pad: int) -> TokenBatch:
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad)
-    mask = torch.zeros_like(ids)
-    labels = torch.full_like(ids, IGNORED)
-    for place, (row, start) in enumerate(zip(rows, starts, strict=True)):
+def by_length(questions: Rows, groups: int) -> list[Rows]:
+    """The same in a few groups of similar length, so that little is padded."""
+    order = np.argsort([len(ids) for ids in questions.ids], kind="stable")
+    return [questions.chosen(part.tolist()) for part in np.array_split(order, groups) if len(part)]
+
+
+def hidden(model: InternVLChat, features: Tensor, questions: Rows) -> Tensor:
+    """(rows, tokens, width): the last hidden states, rows padded to the right.
+
+    Attention looks back only, so padding needs no mask.
+    """
+    longest = max(map(len, questions.ids))
+    ids = torch.zeros((len(questions.ids), longest), dtype=torch.long)
+    for place, row in enumerate(questions.ids):
         ids[place, : len(row)] = torch.tensor(row)
-        mask[place, : len(row)] = 1
-        labels[place, start : len(row)] = ids[place, start : len(row)]
-    return TokenBatch(ids, mask, labels, torch.tensor(images))
+    embeddings = model.embed(ids, features[list(questions.images)])
+    states: Tensor = model.language_model.model(
+        inputs_embeds=embeddings, use_cache=False
+    ).last_hidden_state
+    return states
+
+
+def answer_loss(model: InternVLChat, features: Tensor, questions: Rows) -> tuple[Tensor, int]:
+    """Sum over the questions of the mean loss of the answer's tokens, and how many are all right.
+
+    Long answers count more: each of their tokens would otherwise weigh next to nothing.
+    """
+    states = hidden(model, features, questions)
+    places = [
+        (row, at)
+        for row, (ids, start) in enumerate(zip(questions.ids, questions.starts, strict=True))
+        for at in range(start, len(ids))
+    ]
+    at_row = torch.tensor([row for row, _ in places])
+    at_token = torch.tensor([at for _, at in places])
+    logits = model.language_model.lm_head(states[at_row, at_token - 1]).float()
+    truth = torch.tensor([questions.ids[row][at] for row, at in places])
+    losses = functional.cross_entropy(logits, truth, reduction="none")
+    lengths = torch.bincount(at_row, minlength=len(questions.ids)).float()
+    weights = 1 + (LONG_ANSWER_WEIGHT - 1) * (lengths > LONG_ANSWER_TOKENS)
+    wrong = torch.zeros_like(lengths).index_add(0, at_row, (logits.argmax(1) != truth).float())
+    return (losses * (weights / lengths)[at_row]).sum(), int((wrong == 0).sum())
+
+
+def next_scores(model: InternVLChat, features: Tensor, questions: Rows) -> Tensor:
+    """(rows, vocabulary): the scores of the token after each row."""
+    states = hidden(model, features, questions)
+    last = torch.tensor([len(ids) - 1 for ids in questions.ids])
+    scores: Tensor = model.language_model.lm_head(states[torch.arange(len(last)), last])
+    return scores
 
 
 def pixel_values(images: NDArray[np.uint8]) -> Tensor:
     """(n, size, size, 3) uint8 → (n, 3, size, size) float32, normalised as in `preprocess`."""
     scaled = (images.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
     return torch.from_numpy(scaled).permute(0, 3, 1, 2).contiguous()
-
-
-def augmented(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Shifted, brightened and, half of the time, mirrored: what another exposure might show."""
-    return np.stack([_augment(image, rng) for image in images])
-
-
-def _augment(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    reach = max(1, len(image) // 12)
-    down, right = (int(shift) for shift in rng.integers(-reach, reach + 1, size=2))
-    moved = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-    size = len(image)
-    moved = moved[reach + down : reach + down + size, reach + right : reach + right + size]
-    if rng.random() < 0.5:
-        moved = moved[:, ::-1]
-    contrast, brightness = rng.uniform(0.75, 1.3), rng.uniform(-25, 25)
-    bright = (moved.astype(np.float32) - 128) * contrast + 128 + brightness
-    if rng.random() < 0.3:
-        bright += rng.normal(0, rng.uniform(2, 12), size=bright.shape[:2])[..., None]
-    return bright.clip(0, 255).astype(np.uint8)

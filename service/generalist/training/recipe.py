@@ -1,15 +1,13 @@
 """How MedDr-nano is built and trained: data in `nano.toml`, read here."""
 
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
-from service.generalist import prompt
-from service.generalist.chat import SYSTEM
+from service.generalist.training.arbitrating import Shares
 from service.generalist.training.evidence import EvidenceMix
-from specialists.task import Task
+from service.generalist.training.optimisation import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +24,34 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    steps: int
-    batch: int
-    learning_rate: float
-    muon_learning_rate: float
+class Material:
+    """How much of what is prepared; `held_out` is the share of real images kept from seeing."""
+
+    held_out: float
+    phantoms_to_see: int  # per demo task
+    phantoms_to_arbitrate: int
+    phantoms_to_judge: int
+    reference_phantoms: int
+    cases_at_least: int  # versions of few real cases are drawn until there are about as many
+    cases_to_judge: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     seed: int
     model: Size
+    material: Material
+    words_to_see: tuple[str, ...]
+    weights: dict[str, float]  # of lessons and materials by name; 1 where not given
     vision: Stage
     arbitration: Stage
+    shares: Shares
     evidence: EvidenceMix
 
     def scaled(self, effort: float) -> "Recipe":
         """The same recipe with more or fewer steps."""
         return replace(
-            self,
-            vision=replace(self.vision, steps=max(1, round(self.vision.steps * effort))),
-            arbitration=replace(
-                self.arbitration, steps=max(1, round(self.arbitration.steps * effort))
-            ),
+            self, vision=_longer(self.vision, effort), arbitration=_longer(self.arbitration, effort)
         )
 
 
@@ -62,8 +65,12 @@ def from_mapping(fields: dict[str, Any]) -> Recipe:
     return Recipe(
         seed=fields["seed"],
         model=Size(**fields["model"]),
+        material=Material(**fields["material"]),
+        words_to_see=tuple(fields["words_to_see"]),
+        weights=fields["weights"],
         vision=Stage(**fields["vision"]),
         arbitration=Stage(**fields["arbitration"]),
+        shares=Shares(**fields["shares"]),
         evidence=EvidenceMix(**fields["evidence"]),
     )
 
@@ -94,14 +101,5 @@ def configuration(size: Size) -> dict[str, Any]:
     }
 
 
-def corpus(tasks: Iterable[Task]) -> list[str]:
-    """The words of every prompt and answer, for the tokenizer."""
-    return [text for task in tasks for text in _texts(task)]
-
-
-def _texts(task: Task) -> list[str]:
-    answers = [(name,) for name in task.label_names]
-    instruction = prompt.instruction(task)
-    evidence = prompt.evidence_sentences(answers, answers[::-1])
-    turns = f"system\n{SYSTEM}", "user\n", "assistant\n"
-    return [instruction + evidence, instruction, *task.label_names, *turns] * 8
+def _longer(stage: Stage, effort: float) -> Stage:
+    return replace(stage, steps=max(1, round(stage.steps * effort)))

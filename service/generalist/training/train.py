@@ -1,233 +1,204 @@
-"""Training MedDr-nano: first to see, then to arbitrate."""
+"""Training MedDr-nano from nothing: first to see, then to answer and to arbitrate.
 
-import math
-from collections.abc import Callable, Sequence
+Everything is kept in a work folder as it comes to exist: drawn images, the panels that stand in,
+their evidence, the state of each stage. An interrupted training, started again, goes on there and
+ends with the same weights.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from safetensors.torch import load_file, save_file
 
-from service.generalist import checkpoint, prompt
+from service.demo.tasks import DemoTask
+from service.generalist import checkpoint, template
 from service.generalist.architecture import InternVLChat
-from service.generalist.training import batches, evidence, initialise
-from service.generalist.training.batches import Question, TokenBatch
-from service.generalist.training.recipe import Recipe, Stage, configuration, corpus
-from service.generalist.training.sources import Source
+from service.generalist.chat import SYSTEM
+from service.generalist.template import Template
+from service.generalist.training import (
+    arbitrating,
+    examples,
+    gather,
+    initialise,
+    judging,
+    plot,
+    seeing,
+)
+from service.generalist.training.arbitrating import Curriculum, Reader
+from service.generalist.training.examples import Dialogue
+from service.generalist.training.gather import Hospital
+from service.generalist.training.lessons import Lesson
+from service.generalist.training.optimisation import OnProgress
+from service.generalist.training.panels import Material
+from service.generalist.training.recipe import Recipe, configuration
+from specialists.task import Task
 
-WARM_UP_STEPS = 100
-WEIGHT_DECAY = 0.05
-SMALLEST_MATRIX = 64
-TABLES = ("embed_tokens.weight", "lm_head.weight")
-SMOOTHING = 0.98
-VISION, ARBITRATION = STAGES = ("vision", "arbitration")
+STAGES = (seeing.NAME, arbitrating.NAME)
+REPEATED = 8
+"""A recurring sentence counts as often in the tokenizer's corpus, against what was said once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where training is; `loss` and `accuracy` are running means."""
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What there is to learn from. `told` are the report and question tasks of the phantoms."""
 
-    stage: str
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
+    hospitals: tuple[Hospital, ...]
+    demos: tuple[DemoTask, ...]
+    told: tuple[Task, ...]
+    dialogues: tuple[Dialogue, ...]
+    specialists: Path  # of the demo tasks: <task>/<backbone>
+
+    @property
+    def labelled(self) -> tuple[Task, ...]:
+        return (*(one.task for one in self.hospitals), *(one.task for one in self.demos))
 
 
-Named = tuple[str, nn.Parameter]
-OnProgress = Callable[[Progress], None]
+Note = Callable[[str], None]
 
 
 def train(
-    sources: Sequence[Source], recipe: Recipe, folder: Path, on_progress: OnProgress
-) -> InternVLChat:
-    """A checkpoint in `folder`, trained on the sources; the same seed gives the same weights."""
+    sources: Sources, recipe: Recipe, work: Path, out: Path, on_progress: OnProgress, note: Note
+) -> list[dict[str, Any]]:
+    """A checkpoint in `out`, the best by judgement; returns all judgements of the second stage."""
+    pools = [_materials(one, sources, recipe, work, note) for one in _all(sources)]
+    learned, judged = [one for one, _ in pools], [one for _, one in pools]
+    curriculum = _curriculum(sources, recipe, learned)
+    tokenizer = checkpoint.create_tokenizer(corpus(curriculum, sources), recipe.model.vocabulary)
     torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    tokenizer = checkpoint.create_tokenizer(
-        corpus(source.task for source in sources), recipe.model.vocabulary
-    )
-    model = checkpoint.create(folder, configuration(recipe.model), tokenizer, recipe.seed)
+    model = checkpoint.create(work / "begun", configuration(recipe.model), tokenizer, recipe.seed)
     initialise.initialise(model)
-    learn_to_see(model, sources, recipe.vision, rng, on_progress)
-    checkpoint.save(model, tokenizer, model.config, folder)
-    learn_to_arbitrate(model, tokenizer, sources, recipe, rng, on_progress)
-    checkpoint.save(model, tokenizer, model.config, folder)
-    return model
+    _learn_to_see(model, sources, recipe, work, on_progress, note)
+    contest = _Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
+    history = arbitrating.learn_to_arbitrate(
+        model,
+        tokenizer,
+        curriculum,
+        recipe.arbitration,
+        recipe.seed,
+        on_progress,
+        work / "arbitration.safetensors",
+        contest.enter,
+    )
+    contest.crown(model)
+    checkpoint.save(model, tokenizer, model.config, out)
+    plot.progress(history, contest.judgements, out / "training.png")
+    return contest.judgements
 
 
-def learn_to_see(
+def corpus(curriculum: Curriculum, sources: Sources) -> list[str]:
+    """The words of prompts and answers, the recurring ones several times, for the tokenizer."""
+    recurring: set[str] = {f"system\n{SYSTEM}", "user\n", "assistant\n"}
+    for one in (curriculum.rich, curriculum.plain):
+        for task in (*sources.labelled, *sources.told, *(d.task for d in sources.dialogues)):
+            recurring.update(examples.corpus(one, task))
+    numbers = [f" {percent}%{comma}" for percent in range(101) for comma in ("", ",", ".")]
+    reports = {report for pool in curriculum.materials for report in pool.reports[:400] if report}
+    dialogues = [text for one in sources.dialogues for _, *texts in one.rows for text in texts]
+    return [*sorted(recurring) * REPEATED, *numbers * REPEATED, *sorted(reports), *dialogues]
+
+
+def _all(sources: Sources) -> Iterable[Hospital | DemoTask]:
+    return (*sources.hospitals, *sources.demos)
+
+
+def _materials(
+    one: Hospital | DemoTask, sources: Sources, recipe: Recipe, work: Path, note: Note
+) -> tuple[Material, Material]:
+    folder = work / "materials"
+    note(f"asking the panel of {one.task.name}")
+    if isinstance(one, Hospital):
+        return gather.kept(
+            one.task,
+            folder,
+            lambda: gather.of_hospital(one, gather.stand_ins(one, work / "panels", note), recipe),
+        )
+    panel = sources.specialists / one.task.name
+    return gather.kept(one.task, folder, lambda: gather.of_phantoms(one, panel, recipe))
+
+
+def _curriculum(sources: Sources, recipe: Recipe, materials: Sequence[Material]) -> Curriculum:
+    names = [pool.task.name for pool in materials]
+    return Curriculum(
+        rich=template.find("rich"),
+        plain=template.find("paper"),
+        materials=tuple(materials),
+        weights=tuple(recipe.weights.get(name, 1.0) for name in names),
+        told=tuple((task, names.index(task.consults)) for task in sources.told),
+        dialogues=sources.dialogues,
+        shares=recipe.shares,
+        evidence=recipe.evidence,
+    )
+
+
+def _learn_to_see(
     model: InternVLChat,
-    sources: Sequence[Source],
-    stage: Stage,
-    rng: np.random.Generator,
-    on_progress: OnProgress,
-) -> None:
-    """Train the vision tower and the projector with a throw-away linear head per source."""
-    width = model.config.text_config.hidden_size
-    heads = nn.ModuleList(nn.Linear(width, len(source.task.labels)) for source in sources)
-    model.train()
-    seeing = [
-        named
-        for part in (model.vision_model, model.mlp1, heads)
-        for named in part.named_parameters()
-    ]
-    steps = Optimisation(seeing, stage, VISION, on_progress)
-    for _ in range(stage.steps):
-        chosen, images, targets = _images(sources, stage.batch, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            seen = model.image_features(batches.pixel_values(images)).mean(dim=1)
-            losses, correct = _classify(heads, seen, chosen, targets)
-        steps.step(losses, correct)
-
-
-def learn_to_arbitrate(
-    model: InternVLChat,
-    tokenizer: Any,
-    sources: Sequence[Source],
+    sources: Sources,
     recipe: Recipe,
-    rng: np.random.Generator,
+    work: Path,
     on_progress: OnProgress,
+    note: Note,
 ) -> None:
-    """Train everything: each image is asked about twice, without evidence and with."""
-    model.train()
-    stage = recipe.arbitration
-    steps = Optimisation(list(model.named_parameters()), stage, ARBITRATION, on_progress)
-    for _ in range(stage.steps):
-        chosen, images, targets = _images(sources, stage.batch, rng)
-        questions = _questions(sources, chosen, targets, recipe, rng)
-        batch = batches.tokens(questions, tokenizer, model.config.image_tokens)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = _answers(model, batches.pixel_values(images), batch)
-        loss, correct = _next_token_loss(logits, batch.labels)
-        steps.step(loss, correct)
+    """Once done, the tower's weights are kept by themselves, and no lesson is drawn again."""
+    done = work / "seeing.safetensors"
+    parts = {"vision_model": model.vision_model, "mlp1": model.mlp1}
+    if not done.exists():
+        note("drawing what to see")
+        taught = list(gather.lessons(recipe, sources.hospitals, sources.demos, sources.dialogues))
+        _see(model, taught, recipe, work, on_progress)
+        weights = {
+            f"{part}.{name}": value
+            for part, module in parts.items()
+            for name, value in module.state_dict().items()
+        }
+        fresh = done.with_suffix(".part")
+        save_file(weights, fresh)
+        fresh.replace(done)
+    kept = load_file(done)
+    for part, module in parts.items():
+        module.load_state_dict({n: kept[f"{part}.{n}"] for n in module.state_dict()})
 
 
-class Optimisation:
-    """Muon for matrices, AdamW for the rest, warm-up and cosine decay; reports running means.
+def _see(
+    model: InternVLChat, taught: Sequence[Lesson], recipe: Recipe, work: Path, shown: OnProgress
+) -> None:
+    file = work / "vision.safetensors"
+    seeing.learn_to_see(model, taught, recipe.vision, recipe.seed, shown, file)
 
-    Muon learned about twice as much per step as AdamW alone on these tasks.
-    """
+
+class _Contest:
+    """Keeps the weights of the best checkpoint so far, and what was judged of each."""
 
     def __init__(
-        self, parameters: Sequence[Named], stage: Stage, name: str, on_progress: OnProgress
+        self, reader: Reader, rich: Template, judged: Sequence[Material], work: Path, note: Note
     ) -> None:
-        self._parameters = [parameter for _, parameter in parameters]
-        self._optimizers = _optimizers(parameters, stage)
-        self._schedules = [
-            torch.optim.lr_scheduler.LambdaLR(one, lambda step: _rate(step, stage.steps))
-            for one in self._optimizers
-        ]
-        self._stage, self._name, self._on_progress = stage, name, on_progress
-        self._step, self._loss, self._accuracy = 0, 0.0, 0.0
+        self._reader, self._rich, self._judged, self._note = reader, rich, judged, note
+        self._best = work / "best.safetensors"
+        self._log = work / "judgements.json"
+        self.judgements: list[dict[str, Any]] = []
+        if self._log.exists():
+            self.judgements = json.loads(self._log.read_text())
 
-    def step(self, loss: Tensor, accuracy: float) -> None:
-        for optimizer in self._optimizers:
-            optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        self._step += 1
-        kept = min(SMOOTHING, 1 - 1 / self._step)
-        self._loss = kept * self._loss + (1 - kept) * loss.item()
-        self._accuracy = kept * self._accuracy + (1 - kept) * accuracy
-        self._on_progress(
-            Progress(self._name, self._step, self._stage.steps, self._loss, self._accuracy)
-        )
+    def enter(self, step: int) -> None:
+        found = [judging.judge(self._reader, self._rich, pool) for pool in self._judged]
+        score = judging.overall(found)
+        earlier = [one for one in self.judgements if one["step"] < step]
+        if score > max((one["score"] for one in earlier), default=-np.inf):
+            fresh = self._best.with_suffix(".part")
+            save_file({k: v.contiguous() for k, v in self._state().items()}, fresh)
+            fresh.replace(self._best)
+        document = {"step": step, "score": score, "tasks": judging.as_documents(found)}
+        self.judgements = [*earlier, document]
+        self._log.write_text(json.dumps(self.judgements, indent=1))
+        self._note(f"step {step}: judged {score:.3f}")
 
+    def crown(self, model: InternVLChat) -> None:
+        model.load_state_dict(load_file(self._best))
+        model.eval()
 
-def _optimizers(
-    parameters: Sequence[Named], stage: Stage
-) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """A token's embedding and score are rows of a table, not a map: they stay with AdamW."""
-    matrices = [p for name, p in parameters if _is_map(name, p)]
-    others = [p for name, p in parameters if not _is_map(name, p)]
-    return (
-        torch.optim.Muon(matrices, stage.muon_learning_rate, weight_decay=WEIGHT_DECAY),
-        torch.optim.AdamW(
-            others, stage.learning_rate, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY
-        ),
-    )
-
-
-def _is_map(name: str, parameter: nn.Parameter) -> bool:
-    return (
-        parameter.ndim == 2
-        and min(parameter.shape) >= SMALLEST_MATRIX
-        and not name.endswith(TABLES)
-    )
-
-
-def _rate(step: int, steps: int) -> float:
-    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
-    return warm * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, step / steps))))
-
-
-def _images(
-    sources: Sequence[Source], count: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.uint8], Tensor]:
-    """Which source each image comes from, the augmented images, and their label indices."""
-    weights = np.array([source.weight for source in sources])
-    chosen = rng.choice(len(sources), size=count, p=weights / weights.sum())
-    drawn = [sources[index].draw(rng) for index in chosen]
-    images = batches.augmented(np.stack([pixels for pixels, _ in drawn]), rng)
-    return chosen, images, torch.tensor([target for _, target in drawn])
-
-
-def _classify(
-    heads: nn.ModuleList, seen: Tensor, chosen: NDArray[np.int64], targets: Tensor
-) -> tuple[Tensor, float]:
-    """Mean loss and accuracy, each image through the head of its own source."""
-    loss, correct = seen.new_zeros(()), 0
-    for index in np.unique(chosen):
-        rows = torch.from_numpy(np.flatnonzero(chosen == index))
-        logits = heads[index](seen[rows])
-        loss = loss + functional.cross_entropy(logits, targets[rows], reduction="sum")
-        correct += int((logits.argmax(dim=1) == targets[rows]).sum())
-    return loss / len(chosen), correct / len(chosen)
-
-
-def _questions(
-    sources: Sequence[Source],
-    chosen: NDArray[np.int64],
-    targets: Tensor,
-    recipe: Recipe,
-    rng: np.random.Generator,
-) -> list[Question]:
-    questions = []
-    for image, (index, target) in enumerate(zip(chosen, targets.tolist(), strict=True)):
-        task = sources[index].task
-        told = prompt.instruction(task)
-        simulated = recipe.evidence.draw(rng, target, len(task.labels))
-        sentences = prompt.evidence_sentences(
-            evidence.names(simulated.retrieved, task.label_names),
-            evidence.names(simulated.predicted, task.label_names),
-        )
-        answer = task.label_names[target]
-        questions += [Question(image, told, answer), Question(image, told + sentences, answer)]
-    return questions
-
-
-def _answers(model: InternVLChat, pixel_values: Tensor, batch: TokenBatch) -> Tensor:
-    """Logits; every image is encoded once, however many questions it is asked."""
-    features = model.image_features(pixel_values)[batch.image_of]
-    embeddings = model.embed(batch.input_ids, features)
-    output = model.language_model(
-        inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False
-    )
-    logits: Tensor = output.logits
-    return logits
-
-
-def _next_token_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-    """Mean loss over the tokens to learn, and the share of them that is the likeliest."""
-    learned = labels[:, 1:] != batches.IGNORED
-    predicted, truth = logits[:, :-1][learned].float(), labels[:, 1:][learned]
-    loss = functional.cross_entropy(predicted, truth)
-    return loss, float((predicted.argmax(dim=1) == truth).float().mean())
+    def _state(self) -> dict[str, Any]:
+        return dict(self._reader.model.state_dict())

@@ -1,0 +1,99 @@
+"""Prompt templates as data: a TOML file with the sentences, their slots in braces.
+
+`paper` says what the published procedure says, `rich` adds signals of trust; a path names one of
+the user's own. A sentence that a template leaves out is never said.
+"""
+
+import hashlib
+import string
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from service.errors import Misconfigured
+from specialists.task import TaskKind
+
+DEFAULT = "rich"
+CHOICES = "choices"
+"""The sentence after a question whose permitted answers are given."""
+
+_ASK_SLOTS = frozenset({"modality", "options", "question"})
+_EVIDENCE_SLOTS: Mapping[str, frozenset[str]] = {
+    "first_look": frozenset({"list"}),
+    "neighbours": frozenset({"list"}),
+    "neighbour": frozenset({"labels", "similarity"}),
+    "typicality": frozenset({"typicality"}),
+    "reports": frozenset({"list"}),
+    "predictions": frozenset({"list"}),
+    "prediction": frozenset({"labels", "scored", "accuracy", "specialist"}),
+    "average": frozenset({"list"}),
+    "draft": frozenset({"text"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """`ask` by kind of task, and "choices", comes first, the sentences of `evidence` after it.
+
+    `version` is the template's own name and the beginning of its file's sha256.
+    """
+
+    version: str
+    ask: Mapping[str, str]
+    evidence: Mapping[str, str]
+
+    def asked(self, key: str, **slots: str) -> str:
+        """Role, task, image and answer format by kind of task: equal for all cases of a task."""
+        return self.ask[key].format(**slots)
+
+    def said(self, sentence: str, **slots: object) -> str:
+        """A sentence of the evidence, empty where the template leaves it out."""
+        return self.evidence.get(sentence, "").format(**slots)
+
+
+def find(name: str) -> Template:
+    """`paper`, `rich`, or the template in a .toml file; raises Misconfigured."""
+    if not name.endswith(".toml"):
+        return _shipped(name)
+    try:
+        return parse(Path(name).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"no prompt template can be read from {name!r}") from error
+
+
+def parse(text: str) -> Template:
+    """The template of a TOML document; raises Misconfigured with the first thing wrong."""
+    try:
+        fields = tomllib.loads(text)
+        name, ask, evidence = str(fields["name"]), fields["ask"], fields.get("evidence", {})
+        asked = {key: str(ask[key]) for key in (*TaskKind, CHOICES)}
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise Misconfigured(f"not a prompt template: {error}") from error
+    for sentence in asked.values():
+        _check("ask", sentence, _ASK_SLOTS)
+    for key, sentence in evidence.items():
+        if key not in _EVIDENCE_SLOTS:
+            raise Misconfigured(f"a prompt template has no sentence called {key!r}")
+        _check(key, sentence, _EVIDENCE_SLOTS[key])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Template(f"{name}@{digest[:12]}", asked, dict(evidence))
+
+
+@cache
+def _shipped(name: str) -> Template:
+    file = files("service.generalist").joinpath("templates", f"{name}.toml")
+    if not name.isidentifier() or not file.is_file():
+        raise Misconfigured(f"no prompt template {name!r}: choose paper, rich or a .toml file")
+    return parse(file.read_text("utf-8"))
+
+
+def _check(key: str, sentence: object, allowed: frozenset[str]) -> None:
+    try:
+        slots = {slot for _, slot, _, _ in string.Formatter().parse(str(sentence)) if slot}
+    except ValueError as error:
+        raise Misconfigured(f"sentence {key!r} of the prompt template: {error}") from error
+    if unknown := sorted(slots - allowed):
+        raise Misconfigured(f"sentence {key!r} of the prompt template has no slot {unknown[0]!r}")
