@@ -5,7 +5,7 @@ search is exact; above, a navigable small-world graph (HNSW) finds nearly all of
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import faiss
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from retrieval.errors import IndexMismatch, IndexUnavailable
 from retrieval.fusion import Ranking
 from retrieval.neighbour import Query, Vector
+from retrieval.typicality import Spread
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Index:
 
     Many threads may search at once; nobody may search while one adds or removes. `removed` are
     keys that the graph of an HNSW index still holds, since FAISS cannot take them out, and that
-    no search returns.
+    no search returns. `typical` are the quantiles by which a case's typicality is told.
     """
 
     task: str
@@ -42,6 +43,7 @@ class Index:
     exact: bool
     vectors: Any  # faiss.IndexIDMap2 over IndexFlatIP or IndexHNSWFlat
     removed: frozenset[int] = frozenset()
+    typical: Spread = field(default_factory=Spread)
 
     @property
     def dim(self) -> int:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import IndexUnavailable
 from retrieval.index import Index
+from retrieval.typicality import Spread
 
 try:
     import fcntl
@@ -50,6 +51,8 @@ class Manifest:
     removed: tuple[int, ...]
     index_id: str
     created: str  # ISO 8601, UTC
+    nearest: tuple[float, ...] = ()  # quantiles of the similarity to the nearest other case
+    nearest_of: int = 0  # how many cases there were when they were taken
 
 
 def folder_of(indexes: Path, task: str, specialist: str) -> Path:
@@ -84,6 +87,7 @@ def _read(folder: Path) -> tuple[Index, Manifest]:
         manifest.exact,
         faiss.deserialize_index(content),
         frozenset(manifest.removed),
+        Spread(manifest.nearest, manifest.nearest_of),
     )
     return index, manifest
 
@@ -136,9 +140,10 @@ def _stat(path: Path) -> tuple[int, int, int]:
 def _fitting_manifest(folder: Path, content: NDArray[np.uint8]) -> Manifest:
     digest = _sha256(content)
     for name in (MANIFEST_FILE, MANIFEST_FILE + PREPARED):
-        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
             fields = json.loads((folder / name).read_bytes())
-            manifest = Manifest(**fields | {"removed": tuple(fields["removed"])})
+            lists = {name: tuple(fields.get(name, ())) for name in ("removed", "nearest")}
+            manifest = Manifest(**fields | lists)
             if _is_of(manifest, folder) and manifest.index_id == _index_id(manifest, digest):
                 return manifest
     raise IndexUnavailable(
@@ -161,6 +166,8 @@ def _manifest(index: Index, content: NDArray[np.uint8]) -> Manifest:
         tuple(sorted(index.removed)),
         index_id="",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        nearest=index.typical.quantiles,
+        nearest_of=index.typical.count,
     )
     return replace(unnamed, index_id=_index_id(unnamed, _sha256(content)))
 
@@ -168,6 +175,8 @@ def _manifest(index: Index, content: NDArray[np.uint8]) -> Manifest:
 def _index_id(manifest: Manifest, content_sha256: str) -> str:
     """One name for all that decides a search: every field of the manifest, and the index file."""
     fields = asdict(replace(manifest, index_id=content_sha256))
+    if not manifest.nearest:  # as indexes were named before there was typicality
+        fields = {k: v for k, v in fields.items() if k not in {"nearest", "nearest_of"}}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

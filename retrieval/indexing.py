@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Engine
 
-from retrieval import database, index_folder
+from retrieval import database, index_folder, typicality
 from retrieval import index as vector_index
 from retrieval.errors import IndexMismatch, IndexUnavailable, NoReferenceCases
 from retrieval.index import EXACT_UP_TO, Index, Keys, Vectors
@@ -78,6 +78,7 @@ def _build(engine: Engine, folder: Path, exact_up_to: int) -> Manifest:
     wanted = _wanted(engine, task, specialist, encoder)
     keys, vectors = _stored(engine, task, specialist, encoder, wanted)
     index = vector_index.build(task, specialist, encoder, keys, vectors, exact_up_to=exact_up_to)
+    index.typical = typicality.spread(vector_index.unit(vectors))
     return index_folder.write(folder, index)
 
 
@@ -117,6 +118,9 @@ def _bring_in_step(engine: Engine, folder: Path, index: Index, wanted: Keys) -> 
     missing = np.setdiff1d(wanted, held)
     if len(missing):
         index.add(*_stored(engine, index.task, index.specialist, index.encoder_sha256, missing))
+    if len(wanted) and not index.typical.is_of(len(wanted)):
+        _, all_vectors = _stored(engine, index.task, index.specialist, index.encoder_sha256, wanted)
+        index.typical = typicality.spread(vector_index.unit(all_vectors))
     return index_folder.write(folder, index)
 
 

@@ -55,8 +55,14 @@ class MissingRetriever:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """The fused neighbours of one case, best first, and what was missing in the search."""
+    """The fused neighbours of one case, best first, and what was missing in the search.
+
+    `typicality` is the share of the reference cases that are less like their nearest other one
+    than the case is like its nearest, as a mean over the retrievers: near 0 for an image unlike
+    anything known. None where there are too few reference cases to tell.
+    """
 
     neighbours: tuple[Neighbour, ...]
     index_ids: tuple[str, ...] = ()
     missing: tuple[MissingRetriever, ...] = ()
+    typicality: float | None = None

@@ -12,16 +12,17 @@ import faiss
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from retrieval import database, fusion
+from retrieval import database, fusion, typicality
 from retrieval.errors import RetrievalError
 from retrieval.fusion import CUT, Ranking
 from retrieval.index import Keys
+from retrieval.index_folder import Manifest
 from retrieval.neighbour import MissingRetriever, Neighbour, Query, ReferenceCase, Retrieval
 from retrieval.shelf import Shelf
 from retrieval.statistics import IndexStats, stats
 
 T = TypeVar("T")
-Found = tuple[Ranking, str]  # with the id of the index it was found in
+Found = tuple[Ranking, Manifest]  # with what is known of the index it was found in
 
 NEIGHBOURS = 10
 DEPTH = 5
@@ -106,8 +107,9 @@ class FaissRetriever:
             return Retrieval((), missing=tuple(_missing(query, FOREIGN) for query in queries))
         return Retrieval(
             tuple(one for one in shown if not _is_own(one.case, group, image_sha256)),
-            index_ids=tuple(index_id for _, index_id in found),
+            index_ids=tuple(manifest.index_id for _, manifest in found),
             missing=tuple(one for one in answers if isinstance(one, MissingRetriever)),
+            typicality=_typicality(found),
         )
 
     async def _ask(self, task: str, query: Query, own: Keys) -> Found | MissingRetriever:
@@ -118,7 +120,7 @@ class FaissRetriever:
 
     def _look_up(self, task: str, query: Query, own: Keys) -> Found:
         index, manifest = self._shelf.get(task, query.retriever)
-        return index.search(query, DEPTH * self._neighbours, own), manifest.index_id
+        return index.search(query, DEPTH * self._neighbours, own), manifest
 
     def _neighbours_of(self, task: str, rankings: list[Ranking]) -> tuple[Neighbour, ...]:
         """More rows are asked for than wanted: an index may still hold cases removed since."""
@@ -145,6 +147,16 @@ class FaissRetriever:
 def _is_own(case: ReferenceCase, group: str | None, image_sha256: str) -> bool:
     """Asked once more of the rows: a case may have been stored since the search began."""
     return case.image_sha256 == image_sha256 or (bool(group) and case.group == group)
+
+
+def _typicality(found: list[Found]) -> float | None:
+    """The case's own image and group are not among what was found: they were excluded."""
+    ranks = [
+        typicality.rank(ranking.similarities[0], manifest.nearest)
+        for ranking, manifest in found
+        if ranking.similarities and manifest.nearest
+    ]
+    return sum(ranks) / len(ranks) if ranks else None
 
 
 def _missing(query: Query, reason: str) -> MissingRetriever:

@@ -4,6 +4,8 @@ A similarity means little by itself, since every backbone spreads its embeddings
 It is compared with how similar each reference case is to its own nearest other one.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,23 @@ QUANTILES = 21
 MOST_QUERIES = 1000
 FEWEST_CASES = 3
 BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How near the reference cases lie to each other: `quantiles` of `count` of them."""
+
+    quantiles: tuple[float, ...] = ()
+    count: int = 0
+
+    def is_of(self, count: int) -> bool:
+        """Whether it still describes so many cases: within a tenth."""
+        return bool(self.quantiles) and abs(count - self.count) <= self.count / 10
+
+
+def spread(vectors: NDArray[np.float32]) -> Spread:
+    """The spread of reference vectors (rows, of unit length)."""
+    return Spread(quantiles(vectors), len(vectors))
 
 
 def quantiles(vectors: NDArray[np.float32]) -> tuple[float, ...]:
