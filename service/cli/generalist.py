@@ -31,7 +31,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
     work: Annotated[
         Path, typer.Option(help="What is made on the way; the same folder again goes on from it.")
-    ],
+    ] = Path(".gsco-training"),
     data: Annotated[
         list[str] | None,
         typer.Option(help="TASK=PATH: a labelled data set, of which train and val are used."),
@@ -42,11 +42,22 @@ def train(
     ] = None,
     phantoms: Annotated[bool, typer.Option(help="Also learn from the demonstration.")] = True,
     effort: Annotated[float, typer.Option(min=0.001, help="Multiplies the recipe's steps.")] = 1.0,
+    lora: Annotated[
+        int | None,
+        typer.Option(min=1, help="Instead, tune an existing checkpoint: an adapter of this rank."),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The checkpoint that --lora tunes; default: nano.")
+    ] = None,
 ) -> None:
     """Train MedDr-nano to see, to answer and to arbitrate; about an hour and a half on two cores.
 
-    Interrupted at any moment, the same command goes on and ends with the same weights.
+    Interrupted at any moment, the same command goes on and ends with the same weights. With --lora,
+    a checkpoint of MedDr's architecture is tuned to one --data instead, and --out is an adapter.
     """
+    if lora is not None:
+        _adapt(context.obj, base, data or [], out, lora, effort)
+        return
     from service.generalist.training import recipe, train
 
     chosen = recipe.nano().scaled(effort)
@@ -105,6 +116,29 @@ def _sources(
         ),
         specialists=home.SHIPPED,
     )
+
+
+def _adapt(
+    settings: Settings, base: Path | None, data: list[str], out: Path, rank: int, effort: float
+) -> None:
+    from service.generalist.training import adapt
+    from service.generalist.training.adapt import Adaptation
+    from specialists.training import dataset
+
+    if len(data) != 1:
+        raise Misconfigured("--lora tunes to one data set: give --data TASK=PATH once")
+    ((task, path),) = _pairs(settings, "--data", data)
+    how = Adaptation(rank=rank, steps=max(1, round(Adaptation().steps * effort)))
+    with output.progress() as bar:
+        row = bar.add_task("tuning", total=how.steps)
+
+        def show(at: "Progress") -> None:
+            shown = f"tuning loss {at.loss:.3f} right {at.accuracy:.3f}"
+            bar.update(row, completed=at.step, description=shown)
+
+        folder = base or settings.generalist_path
+        adapt.adapt(folder, dataset.read(path, task), how, out, show)
+    output.messages.print(f"wrote the adapter {out}")
 
 
 def _pairs(settings: Settings, option: str, entries: list[str]) -> Iterator[tuple[Task, Path]]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from service.errors import InvalidCheckpoint
-from service.generalist import chat
+from service.generalist import chat, lora
 from service.generalist.architecture import InternVLChat
 from service.generalist.chat import chat_ids
 from service.generalist.configuration import ARCHITECTURE, InternVLChatConfig
@@ -112,13 +112,19 @@ def save(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def load(folder: Path) -> Checkpoint:
-    """The checkpoint of a folder; raises InvalidCheckpoint, which names what is wrong with it."""
+def load(folder: Path, adapter: Path | None = None) -> Checkpoint:
+    """The checkpoint of a folder, an adapter's LoRA weights added to it where one is given.
+
+    Raises InvalidCheckpoint, which names what is wrong with either.
+    """
     config = _config(folder)
     tokenizer = _tokenizer(folder)
     files = _weight_files(folder)
     model = InternVLChat(config, _image_token_id(tokenizer))
     _fill(model, files, folder)
+    if adapter is not None:
+        lora.add(model, adapter)
+        files.append(adapter / lora.WEIGHTS)
     return Checkpoint(model.float().eval(), tokenizer, config, _sha256(files))
 
 
@@ -277,7 +283,7 @@ def _state(model: InternVLChat) -> dict[str, Tensor]:
 
 
 def _sha256(files: list[Path]) -> str:
-    """Of the weight files in the order of their names: of one file, its own."""
+    """Of the weight files in the order given: of one file, its own."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -151,13 +151,15 @@ def _optimizers(
     matrices = [p for name, p in parameters if _is_map(name, p)]
     others = [p for name, p in parameters if not _is_map(name, p)]
     muon, adam = stage.muon_learning_rate, stage.learning_rate
-    return (
-        (torch.optim.Muon(matrices, muon, weight_decay=WEIGHT_DECAY), muon),
-        (
-            torch.optim.AdamW(others, adam, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY),
-            adam,
-        ),
-    )
+    found: list[tuple[torch.optim.Optimizer, float]] = []
+    if matrices:
+        found.append((torch.optim.Muon(matrices, muon, weight_decay=WEIGHT_DECAY), muon))
+    if others:
+        betas = (0.9, 0.95)
+        found.append(
+            (torch.optim.AdamW(others, adam, betas=betas, weight_decay=WEIGHT_DECAY), adam)
+        )
+    return tuple(found)
 
 
 def _is_map(name: str, parameter: nn.Parameter) -> bool:
