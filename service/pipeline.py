@@ -23,11 +23,14 @@ from service.domain import (
     Prompt,
     Provenance,
     agreement,
+    arbitration,
 )
 from service.errors import InvalidInput
 from service.generalist import parser, prompt
+from service.generalist import template as templates
+from service.generalist.template import Template
 from specialists.prediction import Consultation
-from specialists.task import Task, TaskKind
+from specialists.task import Task
 
 PREPROCESSING_VERSION = "1"
 
@@ -58,6 +61,7 @@ class Pipeline:
     retriever: ports.Retriever
     generalist: ports.Generalist
     store: ports.Store
+    template: Template = field(default_factory=lambda: templates.find(templates.DEFAULT))
 
     async def diagnose(self, case: Case) -> Diagnosis:
         """The generalist's final answer, stored before it is returned.
@@ -68,12 +72,12 @@ class Pipeline:
         _check_kind(case.task)
         watch = Stopwatch()
         with watch.stage("total"):
-            initial_prompt = prompt.initial(case)
+            initial_prompt = prompt.initial(self.template, case)
             initial, evidence = await _together(
                 self._ask(case, initial_prompt, watch, "initial"),
                 self._gather_evidence(case, watch),
             )
-            final_prompt = prompt.arbitration(case, evidence)
+            final_prompt = prompt.arbitration(self.template, case, evidence, initial)
             final = await self._ask(case, final_prompt, watch, "arbitration")
         diagnosis = Diagnosis(
             id=case.id,
@@ -86,6 +90,7 @@ class Pipeline:
             agreement=agreement(case.task, evidence.moed, final.labels),
             review_reasons=parser.review_reasons(case, final, evidence),
             provenance=self._provenance(case, evidence, initial_prompt, final_prompt),
+            arbitration=arbitration(case.task, initial, evidence.moed, final),
             notes=case.image.notes,
             durations_seconds=watch.seconds,
         )
@@ -103,7 +108,11 @@ class Pipeline:
             retrieval, failure = await self._retrieve(case, consultation)
         missing = (*_missing_specialists(consultation), *_missing_retrievers(retrieval), *failure)
         return Evidence(
-            consultation.predictions, retrieval.neighbours, missing, retrieval.index_ids
+            consultation.predictions,
+            retrieval.neighbours,
+            missing,
+            retrieval.index_ids,
+            retrieval.typicality,
         )
 
     async def _retrieve(
@@ -131,7 +140,7 @@ class Pipeline:
             task_sha256=_task_sha256(case.task),
             weights_sha256={p.specialist: p.weights_sha256 for p in evidence.moed},
             index_ids=evidence.index_ids,
-            prompt_template=prompt.TEMPLATE,
+            prompt_template=self.template.version,
             initial_prompt_sha256=prompt.sha256(initial),
             arbitration_prompt_sha256=prompt.sha256(final),
             generalist=self.generalist.identity,
@@ -159,9 +168,9 @@ async def _together(
 
 
 def _check_kind(task: Task) -> None:
-    if task.kind is not TaskKind.SINGLE_LABEL:
+    if not task.is_labelled:
         raise InvalidInput(
-            f"task {task.name!r} is of kind {task.kind}; only single-label tasks are diagnosed"
+            f"task {task.name!r} is of kind {task.kind}; only labelled tasks are diagnosed"
         )
 
 

@@ -1,30 +1,43 @@
-"""A server in this process that speaks vLLM's dialect of the OpenAI protocol, without vLLM.
+"""Servers in this process that speak vLLM's dialect of the OpenAI protocol, without vLLM.
 
-It knows what the client uses: one image and one text, `structured_outputs.choice`,
-log-probabilities after masking, `continue_final_message`. The contract tests hold it to the
-real one (marker `vllm`).
+`OpenAiServer` knows what the client uses: one image and one text, `structured_outputs.choice`,
+log-probabilities (after masking, where constrained), `continue_final_message`, `stream`. The
+contract tests hold it to the real one (marker `vllm`). `serving` sends scripted bytes over a real
+socket: everything that a server can do wrong.
 """
 
+import asyncio
 import base64
 import io
+import json
 import math
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image as Pictures
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from service.domain import Image
-from service.errors import GeneralistUnavailable
+from service.errors import PromptTooLong
 from service.generalist.checkpoint import load
-from service.generalist.choice import END, Distribution
+from service.generalist.choice import END, Answers, Distribution
 from service.generalist.decoder import Decoder, spell
 
 FORBIDDEN = -9999.0  # vLLM's log-probability of a token that the grammar rules out
+# What vLLM 0.32 says (renderers/params.py).
+TOO_LONG = (
+    "This model's maximum context length is 512 tokens. However, your prompt contains at least "
+    "513 input tokens, which exceeds this limit even without any output tokens. Please reduce "
+    "the length of the input prompt."
+)
 
 
 class OpenAiServer:
@@ -44,34 +57,58 @@ class OpenAiServer:
     async def _models(self, _: Request) -> JSONResponse:
         return JSONResponse({"object": "list", "data": [{"id": self._model, "object": "model"}]})
 
-    async def _complete(self, request: Request) -> JSONResponse:
+    async def _complete(self, request: Request) -> Response:
         body = await request.json()
         self.requests.append(body)
         if body["model"] != self._model:
             return _error(404, f"The model `{body['model']}` does not exist.")
         try:
-            return JSONResponse({"choices": [self._answer(body)]})
-        except GeneralistUnavailable as error:
-            return _error(400, str(error))
+            if body.get("stream"):
+                events = list(self._events(body))
+                return StreamingResponse(iter(events), media_type="text/event-stream")
+            return JSONResponse({"model": self._model, "choices": [self._answer(body)]})
+        except PromptTooLong:
+            return _error(400, TOO_LONG)
+
+    def _events(self, body: dict[str, Any]) -> Iterator[str]:
+        """A delta for the role, one for each piece of text, and one with the reason to end."""
+        image, text, _ = _asked(body)
+        pieces = filter(None, self._decoder.pieces(image, text, body["max_tokens"]))
+        yield an_event(self._model, role="assistant", content="")
+        for piece in pieces:
+            yield an_event(self._model, content=piece)
+        yield an_event(self._model, finish_reason="stop")
+        yield "data: [DONE]\n\n"
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        user, *begun = body["messages"]
-        picture, text = user["content"]
-        image, emitted = _image(picture["image_url"]["url"]), "".join(m["content"] for m in begun)
-        if "structured_outputs" not in body:
-            answer = self._decoder.text(image, text["text"], body["max_tokens"], lambda: False)
-            return {"message": {"role": "assistant", "content": answer}, "logprobs": None}
-        assert not begun or body["continue_final_message"] is not body["add_generation_prompt"]
-        labels = [spell(emitted + rest) for rest in body["structured_outputs"]["choice"]]
-        return self._constrained(image, text["text"], labels, spell(emitted), body)
+        image, text, emitted = _asked(body)
+        if "structured_outputs" in body:
+            rests = body["structured_outputs"]["choice"]
+            answers = Answers(tuple(spell(emitted + rest) for rest in rests))
+            return self._constrained(image, text, answers, spell(emitted), body)
+        if body.get("logprobs"):
+            listed = self._unconstrained(image, text, spell(emitted), body["top_logprobs"])
+            return {"message": {"content": ""}, "logprobs": {"content": [listed]}}
+        answer = self._decoder.text(image, text, body["max_tokens"])
+        return {"message": {"role": "assistant", "content": answer}, "logprobs": None}
+
+    def _unconstrained(self, image: Image, text: str, emitted: str, count: int) -> dict[str, Any]:
+        decoder = self._decoder
+        scores, _ = decoder._read(image, decoder._prompt_ids(text, emitted), keep=False)
+        top = torch.log_softmax(scores, 0).topk(count)
+        listed = [
+            {"token": decoder._tokenizer.decode([number]).strip("\ufffd"), "logprob": logprob}
+            for number, logprob in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
+        return {**listed[0], "top_logprobs": listed}
 
     def _constrained(
-        self, image: Image, text: str, labels: list[str], emitted: str, body: dict[str, Any]
+        self, image: Image, text: str, answers: Answers, emitted: str, body: dict[str, Any]
     ) -> dict[str, Any]:
         """Token by token as the grammar allows; the text is what came after `emitted`."""
         content, answer = [], emitted
         while len(content) < body["max_tokens"]:
-            allowed = self._decoder.distribution(image, text, labels, answer)
+            allowed = self._decoder.distribution(image, text, answers, answer)
             content.append(_listed(allowed, body["top_logprobs"]))
             token = max(allowed, key=allowed.__getitem__)
             if token == END:
@@ -80,6 +117,85 @@ class OpenAiServer:
         written = answer.removeprefix(emitted).encode("latin-1").decode(errors="ignore")
         message = {"role": "assistant", "content": written}
         return {"message": message, "logprobs": {"content": content}}
+
+
+@dataclass
+class Script:
+    """Where a scripted server listens, and how often it was asked."""
+
+    base_url: str = ""
+    requests: int = 0
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def serving(*replies: bytes, stall_seconds: float = 0.0) -> AsyncIterator[Script]:
+    """Each request takes the next reply, byte by byte as given, and then the connection ends.
+
+    The last reply stays. `stall_seconds` pass between the reply and the end of the connection.
+    """
+    script, left, handlers = Script(), list(replies), set[asyncio.Task[None]]()
+
+    def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.add(asyncio.ensure_future(reply(reader, writer)))
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = next((line for line in head.lower().split("\r\n") if "content-length" in line), "")
+        body = await reader.readexactly(int(length.split(":")[1])) if length else b"{}"
+        script.requests += 1
+        script.bodies.append(json.loads(body))
+        writer.write(left.pop(0) if len(left) > 1 else left[0])
+        try:
+            await asyncio.sleep(stall_seconds)
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    script.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield script
+    finally:
+        server.close()
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+
+
+def a_reply(
+    body: bytes | str | dict[str, Any], status: int = 200, *, cut: int = 0, **headers: object
+) -> bytes:
+    """An HTTP reply; `cut` bytes of its body never come."""
+    octets = json.dumps(body).encode() if isinstance(body, dict) else body
+    octets = octets.encode() if isinstance(octets, str) else octets
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(octets)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+    return head + octets[: len(octets) - cut]
+
+
+def a_listing(*tokens: tuple[str, float], model: str | None = None) -> dict[str, Any]:
+    """A completion whose likeliest next tokens are these, with their log-probabilities."""
+    listed = [{"token": token, "logprob": logprob} for token, logprob in tokens]
+    first = {"message": {"content": tokens[0][0]}}
+    choice = {**first, "logprobs": {"content": [{"top_logprobs": listed}]}}
+    return {"choices": [choice]} | ({} if model is None else {"model": model})
+
+
+def an_event(model: str, finish_reason: str | None = None, **delta: str) -> str:
+    """A piece of a streamed answer."""
+    first = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return "data: " + json.dumps({"model": model, "choices": [first]}) + "\n\n"
+
+
+def _asked(body: dict[str, Any]) -> tuple[Image, str, str]:
+    """The image, the text, and the beginning of the answer."""
+    user, *begun = body["messages"]
+    assert not begun or body["continue_final_message"] is not body["add_generation_prompt"]
+    picture, text = user["content"]
+    return _image(picture["image_url"]["url"]), text["text"], "".join(m["content"] for m in begun)
 
 
 def _listed(allowed: Distribution, count: int) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """The generalist inside this process: for the nano checkpoint and machines without vLLM."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 from typing import TypeVar
 
 import numpy as np
@@ -72,37 +71,39 @@ class EmbeddedGeneralist:
         self._demand_decoder()
 
     async def answer(self, prompt: Prompt) -> Completion:
-        """One of the choices with a probability each, or free text.
+        """The permitted answer that is most probable, with a probability per choice; or free text.
 
-        Raises Overloaded, and GeneralistUnavailable before the start, after the end and for a
-        prompt longer than the model's context.
+        Raises Overloaded, PromptTooLong for more tokens than the model's context holds, and
+        GeneralistUnavailable before the start and after the end.
+        """
+        if not prompt.choices:
+            return Completion("".join([piece async for piece in self.stream(prompt)]).strip())
+        decoder = self._demand_decoder()
+        with self._place_in_queue():
+            return await self._choose(decoder, prompt)
+
+    async def stream(self, prompt: Prompt) -> AsyncIterator[str]:
+        """Free text in pieces, as it is written; together they are what `answer` gives.
+
+        Between two tokens other prompts have their turn, and a caller who has left ends it.
+        Raises as `answer` does.
         """
         decoder = self._demand_decoder()
         with self._place_in_queue():
-            if prompt.choices:
-                return await self._choose(decoder, prompt)
-            return await self._write(decoder, prompt)
+            pieces = decoder.pieces(prompt.image, prompt.text, prompt.max_tokens)
+            while (piece := await self._in_worker(lambda: next(pieces, None))) is not None:
+                if piece:
+                    yield piece
 
     async def _choose(self, decoder: Decoder, prompt: Prompt) -> Completion:
-        spelled = [spell(label) for label in prompt.choices]
+        answers = choice.permitted(prompt, spell)
 
         async def step(emitted: str) -> choice.Distribution:
             return await self._in_worker(
-                lambda: decoder.distribution(prompt.image, prompt.text, spelled, emitted)
+                lambda: decoder.distribution(prompt.image, prompt.text, answers, emitted)
             )
 
-        probabilities = await choice.probabilities(spelled, step)
-        return Completion(choice.best(prompt.choices, probabilities), probabilities)
-
-    async def _write(self, decoder: Decoder, prompt: Prompt) -> Completion:
-        abandoned = Event()
-        try:
-            text = await self._in_worker(
-                lambda: decoder.text(prompt.image, prompt.text, prompt.max_tokens, abandoned.is_set)
-            )
-        finally:
-            abandoned.set()
-        return Completion(text)
+        return choice.completion(prompt, await choice.weigh(answers, step))
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         """Cancelling the caller cancels the work where it has not begun."""
@@ -147,4 +148,4 @@ class EmbeddedGeneralist:
 def _warm_up(decoder: Decoder) -> None:
     """The first computation allocates and compiles: not at the cost of the first case."""
     blank = Image(np.zeros((8, 8, 3), np.uint8), sha256="", media_type="image/png")
-    decoder.distribution(blank, "Ready?", ("yes", "no"), "")
+    decoder.distribution(blank, "Ready?", choice.Answers(("yes", "no")), "")

@@ -1,32 +1,35 @@
 """The generalist behind an OpenAI-compatible API: vLLM with MedDr, or any vision–language model."""
 
 import asyncio
-import base64
-import io
-import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
-from PIL import Image as Pictures
 
 from service.domain import Completion, GeneralistIdentity, Image, Prompt
-from service.errors import GeneralistUnavailable
-from service.generalist import choice
+from service.errors import GeneralistUnavailable, GscoError, Overloaded
+from service.generalist import choice, protocol
 from service.generalist.chat import plain
 
 SAMPLING = "temperature 0"
 CONNECT_SECONDS = 5.0
 RETRY_PAUSES_SECONDS = (0.2, 1.0)
-TOP_LOGPROBS = 20  # the most that vLLM gives by default
+LONGEST_PAUSE_SECONDS = 5.0  # a server that asks for more patience is answered for at once
 NEGLIGIBLE = 1e-3  # share of the probability that an answer may leave unlisted
+COMPLETIONS = "chat/completions"
+
+T = TypeVar("T")
 
 
 class VllmGeneralist:
-    """Answers from a server; asking is free of side effects, so what never arrived is asked again.
+    """Answers from a server; asking is free of side effects, so what may pass is asked again.
+
+    Three attempts: no connection, 503 (starting), 429 (busy; Overloaded in the end). Two: 500,
+    502, a connection that breaks. One: everything else, a timeout first of all. `Retry-After` is
+    heeded up to LONGEST_PAUSE_SECONDS; with a longer one there is no further attempt.
 
     `base_url` with or without its `/v1`. Choices become vLLM's `structured_outputs`, whose
     log-probabilities are those after masking (measured with vLLM 0.32); a server that ignores
@@ -60,9 +63,9 @@ class VllmGeneralist:
     async def start(self) -> None:
         """Warm up: vLLM compiles its first grammar for seconds.
 
-        A server that is away does not hinder the start: `check` and every answer say so.
+        A server that is away or unfit does not hinder the start: `check` and answers say so.
         """
-        with suppress(GeneralistUnavailable):
+        with suppress(GscoError):
             await self.answer(Prompt(_blank(), "Ready?", ("yes", "no")))
 
     async def close(self) -> None:
@@ -70,175 +73,196 @@ class VllmGeneralist:
 
     async def check(self) -> None:
         """Returns when the server is there and serves the model."""
-        served = _models(await self._send("GET", "models"))
+        served = protocol.models(await self._ask("GET", "models"))
         if self._model not in served:
             raise GeneralistUnavailable(
                 f"the generalist's server has no model '{self._model}', only {', '.join(served)}"
             )
 
     async def answer(self, prompt: Prompt) -> Completion:
-        """One of the choices with a probability each, or free text.
+        """The permitted answer that is most probable, with a probability per choice; or free text.
 
         Raises GeneralistUnavailable when the server is away, too slow, refuses or talks nonsense,
-        and UnparsableAnswer when none of its likeliest tokens begins a choice.
+        PromptTooLong for more tokens than its context holds, Overloaded when it is busy, and
+        UnparsableAnswer when none of its likeliest tokens begins a choice.
         """
-        message = await asyncio.to_thread(_message, prompt)
+        user = await asyncio.to_thread(protocol.message, prompt)
         if prompt.choices:
-            return await self._choose(message, prompt)
-        body = {"max_tokens": prompt.max_tokens}
-        return Completion(_text(await self._complete([message], body)).strip())
+            return await self._choose(user, prompt)
+        body = {"messages": [user], "max_tokens": prompt.max_tokens}
+        return Completion(protocol.text(await self._complete(body)).strip())
 
-    async def _choose(self, message: dict[str, Any], prompt: Prompt) -> Completion:
+    async def stream(self, prompt: Prompt) -> AsyncIterator[str]:
+        """Free text in pieces, as they come; together they are what `answer` gives.
+
+        Raises as `answer` does, and GeneralistUnavailable for a text that ends half-way: what was
+        given until then is no answer. Only the beginning is asked for again.
+        """
+        user = await asyncio.to_thread(protocol.message, prompt)
+        body = {"messages": [user], "max_tokens": prompt.max_tokens, "stream": True}
+        opened = await self._patiently(lambda: self._open("POST", COMPLETIONS, self._asking(body)))
+        async with aclosing(opened) as response:
+            lines = response.aiter_lines()
+            for _ in range(4 * prompt.max_tokens + 64):  # a line per token and one between them
+                carried = protocol.event(await self._next(lines))
+                if carried == protocol.DONE:
+                    return
+                if carried and (piece := protocol.piece(carried, self._model)):
+                    yield piece
+        raise GeneralistUnavailable("the generalist's server does not come to an end")
+
+    async def _choose(self, user: protocol.Body, prompt: Prompt) -> Completion:
+        answers = choice.permitted(prompt)
+
         async def step(emitted: str) -> choice.Distribution:
-            if free := await self._unconstrained(message, prompt, emitted):
-                return free
-            messages, body = _step(message, prompt, emitted)
-            listed = _distribution(await self._complete(messages, body))
-            if listed:
-                return listed
-            # Nothing but tokens that end within a character: the likeliest ending decides.
-            whole = await self._complete(messages, body | {"max_tokens": prompt.max_tokens})
-            return {_text(whole): 1.0}
+            free = await self._unconstrained(user, answers, emitted)
+            return free or await self._constrained(user, answers, emitted, prompt.max_tokens)
 
-        probabilities = await choice.probabilities(prompt.choices, step)
-        return Completion(choice.best(prompt.choices, probabilities), probabilities)
+        return choice.completion(prompt, await choice.weigh(answers, step))
 
     async def _unconstrained(
-        self, message: dict[str, Any], prompt: Prompt, emitted: str
+        self, user: protocol.Body, answers: choice.Answers, emitted: str
     ) -> choice.Distribution:
-        """The tokens that continue a choice, where those not listed weigh next to nothing.
+        """The tokens that continue an answer, where those not listed weigh next to nothing.
 
         Asked first, because a server's grammar can be wrong: xgrammar 0.2.8 was seen to forbid a
         token that is a choice, which then silently had the probability 0. Empty where the list
-        does not tell: the ending is possible, or much of the probability lies elsewhere.
+        does not tell: much of the probability lies elsewhere, or where an answer may end, on
+        tokens that neither continue one nor are seen to end it.
         """
-        if emitted in prompt.choices:
-            return {}
-        messages, body = _step(message, prompt, emitted)
-        del body["structured_outputs"]
-        first = await self._complete(messages, body)
-        if not first.get("logprobs"):
-            return {}
-        listed = _distribution(first)
-        rest = choice.continuations(prompt.choices, emitted)
-        fitting = {t: p for t, p in listed.items() if any(c.startswith(t) for c in rest)}
-        unlisted = max(0.0, 1 - sum(listed.values()))
-        return fitting if unlisted <= NEGLIGIBLE * sum(fitting.values()) else {}
+        first = await self._complete(protocol.next_token(user, emitted))
+        listed = protocol.distribution(first)
+        fitting = {t: p for t, p in listed.items() if answers.permits(emitted + t)}
+        may_end = answers.whole(emitted) is not None
+        if may_end:
+            fitting[choice.END] = sum(p for token, p in listed.items() if _is_control(token))
+        known = fitting if may_end else listed
+        unknown = max(0.0, 1 - sum(known.values()))
+        return fitting if unknown <= NEGLIGIBLE * sum(fitting.values()) else {}
 
-    async def _complete(
-        self, messages: list[dict[str, Any]], body: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        request = {"model": self._model, "messages": messages, "temperature": 0, **body}
-        return _first_choice(await self._send("POST", "chat/completions", request))
+    async def _constrained(
+        self, user: protocol.Body, answers: choice.Answers, emitted: str, max_tokens: int
+    ) -> choice.Distribution:
+        body = protocol.next_token(user, emitted)
+        body["structured_outputs"] = {"choice": answers.offered(emitted)}
+        listed = protocol.distribution(await self._complete(body))
+        if listed:
+            return listed
+        # Nothing but tokens that end within a character: the likeliest continuation decides.
+        whole = await self._complete(body | {"max_tokens": max_tokens})
+        return {protocol.text(whole): 1.0}
 
-    async def _send(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of the reply; a server not reached or not ready is asked again, a few times."""
-        for pause in RETRY_PAUSES_SECONDS:
-            with suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                response = await self._once(method, path, body)
-                if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
-                    return _document(response)
-            await asyncio.sleep(pause)
+    async def _complete(self, body: protocol.Body) -> Mapping[str, Any]:
+        completion = await self._ask("POST", COMPLETIONS, self._asking(body))
+        return protocol.first_choice(completion, self._model)
+
+    def _asking(self, body: protocol.Body) -> protocol.Body:
+        return {"model": self._model, "temperature": 0, **body}
+
+    async def _ask(self, method: str, path: str, body: protocol.Body | None = None) -> Any:
+        """The JSON of the reply."""
+
+        async def once() -> bytes:
+            async with aclosing(await self._open(method, path, body)) as response:
+                with self._in_our_words():
+                    return await response.aread()
+
+        return protocol.document(await self._patiently(once))
+
+    async def _open(self, method: str, path: str, body: protocol.Body | None) -> httpx.Response:
+        """A reply that is no refusal (nor a redirection), its body still to be read."""
+        with self._in_our_words():
+            request = self._client.build_request(method, path, json=body)
+            response = await self._client.send(request, stream=True)
+        if response.is_success:
+            return response
+        async with aclosing(response):
+            with self._in_our_words():
+                raise _refusal(response, await response.aread(), self._model)
+
+    async def _next(self, lines: AsyncIterator[str]) -> str:
+        """The next line of a stream that is not to end yet."""
         try:
-            return _document(await self._once(method, path, body))
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            with self._in_our_words():
+                async with asyncio.timeout(self._timeout_seconds):
+                    return await anext(lines)
+        except (StopAsyncIteration, _Passing) as error:
             raise GeneralistUnavailable(
-                f"no connection to the generalist's server: {error}"
+                "the generalist's server broke off in the middle of its answer"
             ) from error
 
-    async def _once(self, method: str, path: str, body: Any) -> httpx.Response:
+    async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
+        """The outcome of an attempt; what may pass is tried again, a few times."""
+        attempt = 0
+        while True:
+            try:
+                with self._in_our_words():
+                    async with asyncio.timeout(self._timeout_seconds):
+                        return await once()
+            except _Passing as passing:
+                if attempt + 1 >= passing.attempts:
+                    raise passing.error from passing.__cause__
+                default = RETRY_PAUSES_SECONDS[attempt]
+                await asyncio.sleep(default if passing.pause is None else passing.pause)
+            attempt += 1
+
+    @contextmanager
+    def _in_our_words(self) -> Iterator[None]:
         try:
-            return await self._client.request(method, path, json=body)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            raise
-        except httpx.TimeoutException as error:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            words = f"no connection to the generalist's server: {error}"
+            raise _Passing(GeneralistUnavailable(words), attempts=3) from error
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise GeneralistUnavailable(
                 f"the generalist's server gave no answer within {self._timeout_seconds:g} s"
             ) from error
+        except httpx.NetworkError as error:
+            words = "the connection to the generalist's server broke"
+            raise _Passing(GeneralistUnavailable(words), attempts=2) from error
+        except httpx.RemoteProtocolError as error:  # also: closed before the end of the reply
+            words = "the generalist's server broke off its answer, or speaks no HTTP"
+            raise _Passing(GeneralistUnavailable(words), attempts=2) from error
         except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: the client is closed
-            raise GeneralistUnavailable(f"the generalist's server failed: {error}") from error
+            raise GeneralistUnavailable("the generalist's server cannot be asked") from error
 
 
-def _message(prompt: Prompt) -> dict[str, Any]:
-    """The image before the text, as MedDr was trained."""
-    image = {"type": "image_url", "image_url": {"url": _data_url(prompt.image)}}
-    return {"role": "user", "content": [image, {"type": "text", "text": plain(prompt.text)}]}
+class _Passing(Exception):
+    """A failure that may pass; `error` is what it is called when it does not."""
+
+    def __init__(self, error: GscoError, *, attempts: int, pause: float | None = None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.attempts = attempts
+        self.pause = pause  # seconds
 
 
-def _data_url(image: Image) -> str:
-    """PNG keeps every pixel; the least compression, as it travels a short way."""
-    octets = io.BytesIO()
-    Pictures.fromarray(image.pixels).save(octets, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(octets.getvalue()).decode()
+def _refusal(response: httpx.Response, octets: bytes, model: str) -> Exception:
+    """What a status that is no success means, and whether it may pass."""
+    error: GscoError = protocol.refusal(response.status_code, octets, model)
+    match response.status_code:
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            error = Overloaded("the generalist's server is busy: 429 Too Many Requests")
+            attempts = 3
+        case HTTPStatus.SERVICE_UNAVAILABLE:
+            attempts = 3
+        case HTTPStatus.INTERNAL_SERVER_ERROR | HTTPStatus.BAD_GATEWAY:
+            attempts = 2
+        case _:
+            return error
+    pause = _retry_after_seconds(response)
+    too_long = pause is not None and pause > LONGEST_PAUSE_SECONDS
+    return _Passing(error, attempts=1 if too_long else attempts, pause=pause)
 
 
-def _step(
-    message: dict[str, Any], prompt: Prompt, emitted: str
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The messages and the rest of the request for the one token that follows `emitted`."""
-    body: dict[str, Any] = {
-        "max_tokens": 1,
-        "logprobs": True,
-        "top_logprobs": TOP_LOGPROBS,
-        "structured_outputs": {"choice": choice.continuations(prompt.choices, emitted)},
-    }
-    if not emitted:
-        return [message], body
-    begun = {"role": "assistant", "content": plain(emitted)}
-    continued = {"continue_final_message": True, "add_generation_prompt": False}
-    return [message, begun], body | continued
+def _retry_after_seconds(response: httpx.Response) -> float | None:
+    """What the server asks for in seconds; a date, which is rare, counts as nothing said."""
+    asked = response.headers.get("Retry-After", "")
+    return float(asked) if asked.isascii() and asked.isdigit() else None
 
 
-def _document(response: httpx.Response) -> Any:
-    """The answer; what a server says of a refusal may quote keys or prompts, so only its code."""
-    if response.status_code >= HTTPStatus.BAD_REQUEST:
-        raise GeneralistUnavailable(
-            f"the generalist's server refused with {response.status_code} {response.reason_phrase}"
-        )
-    try:
-        return response.json()
-    except ValueError as error:
-        raise GeneralistUnavailable("the generalist's server did not answer in JSON") from error
-
-
-def _models(document: Any) -> list[str]:
-    try:
-        return [str(entry["id"]) for entry in document["data"]]
-    except (KeyError, TypeError) as error:
-        raise _nonsense(error) from error
-
-
-def _first_choice(document: Any) -> Mapping[str, Any]:
-    try:
-        first: Mapping[str, Any] = document["choices"][0]
-    except (KeyError, IndexError, TypeError) as error:
-        raise _nonsense(error) from error
-    return first
-
-
-def _text(first: Mapping[str, Any]) -> str:
-    try:
-        return str(first["message"]["content"] or "")
-    except (KeyError, TypeError) as error:
-        raise _nonsense(error) from error
-
-
-def _distribution(first: Mapping[str, Any]) -> choice.Distribution:
-    """Probabilities by token; one that ends within a character has no text and is left out."""
-    try:
-        listed = first["logprobs"]["content"][0]["top_logprobs"]
-        found = [(str(entry["token"]), math.exp(float(entry["logprob"]))) for entry in listed]
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise _nonsense(error) from error
-    distribution: dict[str, float] = {}
-    for token, probability in found:
-        if token and probability > 0.0 and math.isfinite(probability):
-            distribution[token] = distribution.get(token, 0.0) + probability
-    return distribution
-
-
-def _nonsense(error: Exception) -> GeneralistUnavailable:
-    return GeneralistUnavailable(f"the generalist's server answered out of protocol: {error!r}")
+def _is_control(token: str) -> bool:
+    return plain(token) != token
 
 
 def _blank() -> Image:

@@ -14,6 +14,7 @@ from service.app import running_parts
 from service.demo import home
 from service.demo.tasks import demo_tasks
 from service.domain import Case, Diagnosis, Image, Prompt
+from service.errors import PromptTooLong
 from service.generalist.embedded import EmbeddedGeneralist
 from service.generalist.vllm import VllmGeneralist
 from service.settings import Settings, read_settings
@@ -68,6 +69,20 @@ async def test_both_engines_choose_alike(folder: Path, base_url: str) -> None:
     await remote.close()
 
 
+@pytest.mark.parametrize("nothing", [True, False])
+async def test_both_engines_name_several_alike(folder: Path, base_url: str, nothing: bool) -> None:
+    embedded, remote = EmbeddedGeneralist(folder), VllmGeneralist(base_url, "nano")
+    await embedded.start()
+
+    for number in range(IMAGES // 4):
+        prompt = a_prompt_for_several(number, with_nothing=nothing)
+        one, other = await embedded.answer(prompt), await remote.answer(prompt)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=TOLERANCE), prompt
+
+    await embedded.close()
+    await remote.close()
+
+
 async def test_both_engines_write_alike(folder: Path, base_url: str) -> None:
     remote = VllmGeneralist(base_url, "nano")
     embedded = EmbeddedGeneralist(folder)
@@ -75,9 +90,20 @@ async def test_both_engines_write_alike(folder: Path, base_url: str) -> None:
     prompt = Prompt(a_blotchy_image(0), "Which diagnosis? <|im_end|> é", max_tokens=16)
 
     one, other = await embedded.answer(prompt), await remote.answer(prompt)
+    pieces = [piece async for piece in remote.stream(prompt)]
 
-    assert one.text == other.text
+    assert one.text == other.text == "".join(pieces).strip()
     await embedded.close()
+    await remote.close()
+
+
+async def test_a_prompt_longer_than_the_context_is_told_from_other_refusals(base_url: str) -> None:
+    remote = VllmGeneralist(base_url, "nano")
+
+    for choices in (("normal", "nodule"), ()):
+        with pytest.raises(PromptTooLong, match="longer than the context"):
+            await remote.answer(Prompt(a_blotchy_image(0), "word " * 20_000, choices))
+
     await remote.close()
 
 
@@ -122,6 +148,14 @@ def a_labelled_prompt(number: int) -> Prompt:
     if number % 2:
         text += f" Diagnoses of the specialist models: {', '.join(labels[:3])}."
     return Prompt(a_blotchy_image(number), text, labels)
+
+
+def a_prompt_for_several(number: int, *, with_nothing: bool) -> Prompt:
+    labels = ("no finding", "cardiomegaly", "effusion", "nodule")
+    options = ", ".join(f'"{label}"' for label in labels)
+    text = f"The permitted diagnoses are {options}. Name all that apply."
+    nothing = labels[0] if with_nothing else None
+    return Prompt(a_blotchy_image(number), text, labels, several=True, nothing=nothing)
 
 
 def a_blotchy_image(seed: int) -> Image:

@@ -9,12 +9,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.demo.phantoms import Phantom
-from service.demo.tasks import DemoTask
 from service.generalist.training import panels
 from service.generalist.training.examples import Dialogue
 from service.generalist.training.lessons import Lesson
@@ -35,6 +34,28 @@ STAND_IN_STEPS = 500
 SHIFTED = 0.8
 
 Note = Callable[[str], None]
+
+
+class Phantom(Protocol):
+    """A synthetic image with its truth (`service.demo.phantoms`)."""
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def report(self) -> str: ...
+
+
+class Drawn(Protocol):
+    """A task whose images are drawn (`service.demo.tasks`)."""
+
+    @property
+    def task(self) -> Task: ...
+
+    def series(self, count: int, seed: int) -> Iterator[Phantom]:
+        """Phantoms with balanced labels; the same seed gives the same images."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +80,7 @@ def hospital(task: Task, path: Path, recipe: Recipe) -> Hospital:
 def lessons(
     recipe: Recipe,
     hospitals: Sequence[Hospital],
-    demos: Sequence[DemoTask],
+    demos: Sequence[Drawn],
     dialogues: Sequence[Dialogue],
 ) -> Iterator[Lesson]:
     """What the vision tower learns from: labels, and the words of reports that name places."""
@@ -121,18 +142,18 @@ def of_hospital(one: Hospital, panel: Path, recipe: Recipe) -> tuple[Material, M
     return learned, judged
 
 
-def of_phantoms(demo: DemoTask, panel: Path, recipe: Recipe) -> tuple[Material, Material]:
+def of_phantoms(demo: Drawn, panel: Path, recipe: Recipe) -> tuple[Material, Material]:
     """Fresh phantoms to learn from and to judge by, with the shipped specialists' evidence."""
     specialists = _panel(panel, demo.task)
     wanted, size = recipe.material, recipe.model.image_size
-    known = _drawn(demo, wanted.reference_phantoms, KNOWN)
+    known = _labelled(demo, wanted.reference_phantoms, KNOWN)
     mirrored = demo.task.kind is not TaskKind.MULTI_LABEL  # their reports name sides
     learned = panels.material(
-        demo.task, specialists, known, _drawn(demo, wanted.phantoms_to_arbitrate, ARBITRATING),
+        demo.task, specialists, known, _labelled(demo, wanted.phantoms_to_arbitrate, ARBITRATING),
         size, versions=2, seed=recipe.seed, shifted=SHIFTED, mirrored=mirrored,
     )  # fmt: skip
     judged = panels.material(
-        demo.task, specialists, known, _drawn(demo, wanted.phantoms_to_judge, JUDGING),
+        demo.task, specialists, known, _labelled(demo, wanted.phantoms_to_judge, JUDGING),
         size, versions=1, seed=recipe.seed + 1, shifted=1.0, mirrored=mirrored,
     )  # fmt: skip
     return learned, judged
@@ -178,7 +199,7 @@ def _marks(task: Task, split: Split) -> NDArray[np.float32]:
     return np.eye(len(task.labels), dtype=np.float32)[targets.reshape(-1)]
 
 
-def _drawn(demo: DemoTask, count: int, seed: int) -> Labelled:
+def _labelled(demo: Drawn, count: int, seed: int) -> Labelled:
     phantoms = list(demo.series(count, seed=seed))
     return Labelled(
         [phantom.rgb for phantom in phantoms],

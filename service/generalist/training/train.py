@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.demo.tasks import DemoTask
 from service.generalist import checkpoint, template
 from service.generalist.architecture import InternVLChat
 from service.generalist.chat import SYSTEM
@@ -31,7 +30,7 @@ from service.generalist.training import (
 )
 from service.generalist.training.arbitrating import Curriculum, Reader
 from service.generalist.training.examples import Dialogue
-from service.generalist.training.gather import Hospital
+from service.generalist.training.gather import Drawn, Hospital
 from service.generalist.training.lessons import Lesson
 from service.generalist.training.optimisation import OnProgress
 from service.generalist.training.panels import Material
@@ -48,7 +47,7 @@ class Sources:
     """What there is to learn from. `told` are the report and question tasks of the phantoms."""
 
     hospitals: tuple[Hospital, ...]
-    demos: tuple[DemoTask, ...]
+    demos: tuple[Drawn, ...]
     told: tuple[Task, ...]
     dialogues: tuple[Dialogue, ...]
     specialists: Path  # of the demo tasks: <task>/<backbone>
@@ -102,12 +101,12 @@ def corpus(curriculum: Curriculum, sources: Sources) -> list[str]:
     return [*sorted(recurring) * REPEATED, *numbers * REPEATED, *sorted(reports), *dialogues]
 
 
-def _all(sources: Sources) -> Iterable[Hospital | DemoTask]:
+def _all(sources: Sources) -> Iterable[Hospital | Drawn]:
     return (*sources.hospitals, *sources.demos)
 
 
 def _materials(
-    one: Hospital | DemoTask, sources: Sources, recipe: Recipe, work: Path, note: Note
+    one: Hospital | Drawn, sources: Sources, recipe: Recipe, work: Path, note: Note
 ) -> tuple[Material, Material]:
     folder = work / "materials"
     note(f"asking the panel of {one.task.name}")
