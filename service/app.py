@@ -13,6 +13,7 @@ from service.api import routes
 from service.api.admission import Admission
 from service.api.dependencies import Generalist, Parts, Serving
 from service.api.tasks import TaskFolder
+from service.generalist import template as templates
 from service.pipeline import Pipeline
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry import Metrics
@@ -112,7 +113,9 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     generalist = _make_generalist(settings)
     store = SqlStore(engine)
     return Parts(
-        pipeline=Pipeline(specialists, retriever, generalist, store),
+        pipeline=Pipeline(
+            specialists, retriever, generalist, store, templates.find(settings.prompt_template)
+        ),
         specialists=specialists,
         retriever=retriever,
         generalist=generalist,
@@ -126,7 +129,11 @@ def _make_generalist(settings: Settings) -> Generalist:
         from service.generalist.embedded import EmbeddedGeneralist
 
         # The panel computes at the same time; threads that wait for each other are the slowest.
-        return EmbeddedGeneralist(settings.generalist_path, threads=settings.threads or 1)
+        return EmbeddedGeneralist(
+            settings.generalist_path,
+            adapter=settings.generalist_adapter,
+            threads=settings.threads or 1,
+        )
     from service.generalist.vllm import VllmGeneralist
 
     secret = settings.generalist_api_key

@@ -199,6 +199,7 @@ class Report:
     created_at: datetime
     task: str
     consulted: str | None
+    label_names: tuple[str, ...]  # of the task consulted
     findings: str
     impression: str
     text: str
@@ -230,6 +231,7 @@ class Answer:
     created_at: datetime
     task: str
     consulted: str | None
+    label_names: tuple[str, ...]  # of the task consulted
     question: str
     text: str
     initial_text: str

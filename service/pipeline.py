@@ -3,132 +3,211 @@
 import asyncio
 import hashlib
 import json
-import time
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from retrieval.errors import RetrievalError
-from retrieval.neighbour import Query, Retrieval
 from service import ports
 from service.domain import (
+    Answer,
     Case,
+    Completion,
     Diagnosis,
     Evidence,
     LabelledAnswer,
-    Missing,
     Prompt,
     Provenance,
+    Report,
+    Result,
     agreement,
     arbitration,
 )
-from service.errors import InvalidInput
+from service.errors import InvalidInput, PromptTooLong
+from service.gathering import gather, queries_of, shortened
 from service.generalist import parser, prompt
 from service.generalist import template as templates
 from service.generalist.template import Template
-from specialists.prediction import Consultation
-from specialists.task import Task
+from service.progress import Stopwatch, Tell, nobody
+from specialists.task import Task, TaskKind
+
+__all__ = ["Pipeline", "queries_of"]
 
 PREPROCESSING_VERSION = "1"
 
 First = TypeVar("First")
 Second = TypeVar("Second")
+Said = TypeVar("Said")
+Kept = TypeVar("Kept", bound=Result)
 
 
-@dataclass
-class Stopwatch:
-    """Seconds that each stage of one case took."""
+@dataclass(frozen=True)
+class Course(Generic[Said]):
+    """What was said of a case first and last, and all that led from one to the other."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(time.perf_counter() - started, 4)
+    initial: Said
+    evidence: Evidence
+    final: Said
+    provenance: Provenance
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The protocol of a case, over whichever parts it is given."""
+    """The protocol of a case, over whichever parts it is given.
+
+    Missing specialists or reference cases degrade an answer and are named in it; without the
+    generalist there is none (GeneralistUnavailable). Everything is stored before it is returned.
+    """
 
     specialists: ports.Specialists
     retriever: ports.Retriever
     generalist: ports.Generalist
     store: ports.Store
     template: Template = field(default_factory=lambda: templates.find(templates.DEFAULT))
+    calibrated: Callable[[Diagnosis], Diagnosis] = lambda diagnosis: diagnosis
 
-    async def diagnose(self, case: Case) -> Diagnosis:
-        """The generalist's final answer, stored before it is returned.
-
-        Missing specialists or reference cases degrade a diagnosis and are named in it; without
-        the generalist there is none (GeneralistUnavailable).
-        """
-        _check_kind(case.task)
-        watch = Stopwatch()
-        with watch.stage("total"):
-            initial_prompt = prompt.initial(self.template, case)
-            initial, evidence = await _together(
-                self._ask(case, initial_prompt, watch, "initial"),
-                self._gather_evidence(case, watch),
-            )
-            final_prompt = prompt.arbitration(self.template, case, evidence, initial)
-            final = await self._ask(case, final_prompt, watch, "arbitration")
+    async def diagnose(self, case: Case, tell: Tell = nobody) -> Diagnosis:
+        """The generalist's final label or labels."""
+        _demand(case.task, TaskKind.SINGLE_LABEL, TaskKind.MULTI_LABEL)
+        course = await self._collaborate(case, lambda said: parser.labelled(case, said), tell)
         diagnosis = Diagnosis(
             id=case.id,
             created_at=datetime.now(UTC),
             task=case.task.name,
             label_names=case.task.label_names,
-            final=final,
-            initial=initial,
-            evidence=evidence,
-            agreement=agreement(case.task, evidence.moed, final.labels),
-            review_reasons=parser.review_reasons(case, final, evidence),
-            provenance=self._provenance(case, evidence, initial_prompt, final_prompt),
-            arbitration=arbitration(case.task, initial, evidence.moed, final),
-            notes=case.image.notes,
-            durations_seconds=watch.seconds,
+            final=course.final,
+            initial=course.initial,
+            evidence=course.evidence,
+            agreement=agreement(case.task, course.evidence.moed, course.final.labels),
+            review_reasons=parser.review_reasons(case, course.final, course.evidence),
+            provenance=course.provenance,
+            arbitration=arbitration(case.task, course.initial, course.evidence.moed, course.final),
+            notes=course.notes,
+            durations_seconds=course.seconds,
         )
-        await self.store.save(diagnosis)
-        return diagnosis
+        return await self._stored(self.calibrated(diagnosis))
 
-    async def _ask(self, case: Case, asked: Prompt, watch: Stopwatch, stage: str) -> LabelledAnswer:
-        with watch.stage(stage):
-            return parser.labelled(case, await self.generalist.answer(asked))
-
-    async def _gather_evidence(self, case: Case, watch: Stopwatch) -> Evidence:
-        with watch.stage("specialists"):
-            consultation = await self.specialists.consult(case.image.pixels, case.task)
-        with watch.stage("retrieval"):
-            retrieval, failure = await self._retrieve(case, consultation)
-        missing = (*_missing_specialists(consultation), *_missing_retrievers(retrieval), *failure)
-        return Evidence(
-            consultation.predictions,
-            retrieval.neighbours,
-            missing,
-            retrieval.index_ids,
-            retrieval.typicality,
+    async def report(self, case: Case, tell: Tell = nobody) -> Report:
+        """A draft report with Findings and Impression; `case.draft` may hold a specialist's."""
+        _demand(case.task, TaskKind.REPORT)
+        course = await self._collaborate(case, lambda said: said.text, tell)
+        findings, impression = parser.sections(course.final)
+        report = Report(
+            id=case.id,
+            created_at=datetime.now(UTC),
+            task=case.task.name,
+            consulted=case.consulted.name if case.consulted else None,
+            label_names=case.evidence_task.label_names,
+            findings=findings,
+            impression=impression,
+            text=course.final,
+            initial_text=course.initial,
+            evidence=course.evidence,
+            review_reasons=parser.report_review_reasons(case, course.final, course.evidence),
+            provenance=course.provenance,
+            draft_sha256=_sha256(case.draft) if case.draft else None,
+            notes=course.notes,
+            durations_seconds=course.seconds,
         )
+        return await self._stored(report)
 
-    async def _retrieve(
-        self, case: Case, consultation: Consultation
-    ) -> tuple[Retrieval, tuple[Missing, ...]]:
-        """Neighbours, or none and the reason: retrieval never stops a diagnosis."""
-        queries = queries_of(consultation)
-        if not queries:
-            return Retrieval(()), (Missing("retrieval", "no specialist to embed the image"),)
-        try:
-            found = await self.retriever.search(
-                case.task.name, queries, group=case.group, image_sha256=case.image.pixels_sha256
+    async def answer(self, case: Case, tell: Tell = nobody) -> Answer:
+        """The answer to `case.question`: one of `case.choices` where there are any."""
+        _demand(case.task, TaskKind.QUESTION)
+        course = await self._collaborate(case, lambda said: said, tell)
+        answer = Answer(
+            id=case.id,
+            created_at=datetime.now(UTC),
+            task=case.task.name,
+            consulted=case.consulted.name if case.consulted else None,
+            label_names=case.evidence_task.label_names,
+            question=case.question,
+            text=course.final.text,
+            initial_text=course.initial.text,
+            choices=case.choices,
+            probabilities=course.final.probabilities,
+            evidence=course.evidence,
+            review_reasons=parser.answer_review_reasons(course.final, course.evidence),
+            provenance=course.provenance,
+            notes=course.notes,
+            durations_seconds=course.seconds,
+        )
+        return await self._stored(answer)
+
+    async def _collaborate(
+        self, case: Case, read: Callable[[Completion], Said], tell: Tell
+    ) -> Course[Said]:
+        watch = Stopwatch()
+        with watch.stage("total"):
+            first = prompt.initial(self.template, case)
+            initial, evidence = await _together(
+                self._look(first, read, watch, tell),
+                gather(self.specialists, self.retriever, case, watch, tell),
             )
-        except RetrievalError as error:
-            return Retrieval(()), (Missing("retrieval", str(error)),)
-        return found, ()
+            last, final, notes = await self._arbitrate(
+                case, first, initial, evidence, read, watch, tell
+            )
+        return Course(
+            initial,
+            evidence,
+            final,
+            self._provenance(case, evidence, first, last),
+            (*case.image.notes, *notes),
+            watch.seconds,
+        )
+
+    async def _look(
+        self, asked: Prompt, read: Callable[[Completion], Said], watch: Stopwatch, tell: Tell
+    ) -> Said:
+        with watch.stage("initial"):
+            said = read(await self.generalist.answer(asked))
+        tell("initial", said)
+        return said
+
+    async def _arbitrate(
+        self,
+        case: Case,
+        first: Prompt,
+        initial: Said,
+        evidence: Evidence,
+        read: Callable[[Completion], Said],
+        watch: Stopwatch,
+        tell: Tell,
+    ) -> tuple[Prompt, Said, tuple[str, ...]]:
+        """The final answer: the first, with nothing to weigh. What is too long is shortened."""
+        if not (evidence.moed or evidence.rad or case.draft):
+            return first, initial, ()
+        look = initial if isinstance(initial, LabelledAnswer) else None
+        too_long: PromptTooLong | None = None
+        for shown in shortened(evidence):
+            asked = prompt.arbitration(self.template, case, shown, look)
+            try:
+                with watch.stage("arbitration"):
+                    final = read(await self._write(asked, tell))
+            except PromptTooLong as error:
+                too_long = error
+                continue
+            return asked, final, _what_was_left_out(evidence, shown)
+        raise too_long or PromptTooLong("the prompt is too long for the generalist")
+
+    async def _write(self, asked: Prompt, tell: Tell) -> Completion:
+        """Free text is told piece by piece where somebody listens."""
+        if asked.choices or tell is nobody:
+            return await self.generalist.answer(asked)
+        pieces: list[str] = []
+        async with aclosing(self.generalist.stream(asked)) as stream:
+            async for piece in stream:
+                pieces.append(piece)
+                tell("text", piece)
+        return Completion("".join(pieces).strip())
+
+    async def _stored(self, result: Kept) -> Kept:
+        await self.store.save(result)
+        return result
 
     def _provenance(
         self, case: Case, evidence: Evidence, initial: Prompt, final: Prompt
@@ -147,14 +226,6 @@ class Pipeline:
         )
 
 
-def queries_of(consultation: Consultation) -> tuple[Query, ...]:
-    """What retrieval is asked: every specialist's embedding, for that specialist's index."""
-    return tuple(
-        Query(embedding.specialist, embedding.encoder_sha256, embedding.vector)
-        for embedding in consultation.embeddings
-    )
-
-
 async def _together(
     first: Coroutine[Any, Any, First], second: Coroutine[Any, Any, Second]
 ) -> tuple[First, Second]:
@@ -167,26 +238,34 @@ async def _together(
     return one.result(), two.result()
 
 
-def _check_kind(task: Task) -> None:
-    if not task.is_labelled:
+_ASKED = {
+    TaskKind.SINGLE_LABEL: "a diagnosis",
+    TaskKind.MULTI_LABEL: "a diagnosis",
+    TaskKind.REPORT: "a report",
+    TaskKind.QUESTION: "an answer",
+}
+
+
+def _demand(task: Task, *kinds: TaskKind) -> None:
+    if task.kind not in kinds:
         raise InvalidInput(
-            f"task {task.name!r} is of kind {task.kind}; only labelled tasks are diagnosed"
+            f"task {task.name!r} is a {task.kind} task: it gives {_ASKED[task.kind]}, "
+            f"not {_ASKED[kinds[0]]}"
         )
 
 
-def _missing_specialists(consultation: Consultation) -> tuple[Missing, ...]:
-    return tuple(
-        Missing(f"specialist {missing.specialist}", missing.reason)
-        for missing in consultation.missing
-    )
-
-
-def _missing_retrievers(retrieval: Retrieval) -> tuple[Missing, ...]:
-    return tuple(
-        Missing(f"retrieval by {missing.retriever}", missing.reason)
-        for missing in retrieval.missing
+def _what_was_left_out(evidence: Evidence, shown: Evidence) -> tuple[str, ...]:
+    if len(shown.rad) == len(evidence.rad):
+        return ()
+    return (
+        f"the prompt held {len(shown.rad)} of {len(evidence.rad)} similar cases: "
+        "more would not fit the generalist's context",
     )
 
 
 def _task_sha256(task: Task) -> str:
-    return hashlib.sha256(json.dumps(asdict(task), sort_keys=True).encode()).hexdigest()
+    return _sha256(json.dumps(asdict(task), sort_keys=True))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,11 +1,14 @@
 """What the pipeline needs of its parts."""
 
-from typing import Protocol
+from collections.abc import AsyncGenerator
+from typing import Protocol, TypeVar
 
 from retrieval.neighbour import Query, Retrieval
-from service.domain import Completion, Diagnosis, GeneralistIdentity, Prompt
+from service.domain import Completion, GeneralistIdentity, Prompt, Result
 from specialists.prediction import Consultation, Pixels
 from specialists.task import Task
+
+Kept = TypeVar("Kept", bound=Result)
 
 
 class Specialists(Protocol):
@@ -30,7 +33,14 @@ class Generalist(Protocol):
     def identity(self) -> GeneralistIdentity: ...
 
     async def answer(self, prompt: Prompt) -> Completion:
-        """A probability per choice, or free text; raises GeneralistUnavailable."""
+        """A probability per choice, or free text.
+
+        Raises GeneralistUnavailable, PromptTooLong and Overloaded, UnparsableAnswer.
+        """
+        ...
+
+    def stream(self, prompt: Prompt) -> AsyncGenerator[str, None]:
+        """Free text in pieces as it is written; raises as `answer` does."""
         ...
 
     async def check(self) -> None:
@@ -39,12 +49,12 @@ class Generalist(Protocol):
 
 
 class Store(Protocol):
-    async def save(self, diagnosis: Diagnosis) -> None:
+    async def save(self, result: Result) -> None:
         """Durable when this returns."""
         ...
 
-    async def get(self, diagnosis_id: str) -> Diagnosis:
-        """Raises NotFound."""
+    async def get(self, kind: type[Kept], id: str) -> Kept:
+        """What was saved of this kind under this id; raises NotFound."""
         ...
 
     async def check(self) -> None:

@@ -55,10 +55,14 @@ class Settings(BaseSettings):
 
     generalist_engine: Literal["embedded", "vllm"] = "embedded"
     generalist_path: Path = Field(NANO_GENERALIST, description="checkpoint of the embedded engine")
+    generalist_adapter: Path | None = Field(
+        None, description="LoRA adapter that the embedded engine adds to its checkpoint"
+    )
     generalist_url: str = Field("", description="OpenAI-compatible server of the vllm engine")
     generalist_model: str = Field("", description="name of the model on that server")
     generalist_api_key: SecretStr | None = None
     generalist_timeout_seconds: PositiveFloat = 60.0
+    prompt_template: str = Field("rich", description="rich, paper, or a .toml file of one's own")
 
     device: str = Field("cpu", description="torch device of the specialists")
     threads: PositiveInt | None = Field(
@@ -118,6 +122,10 @@ class Settings(BaseSettings):
     @property
     def indexes_folder(self) -> Path:
         return self.home / "indexes"
+
+    @property
+    def calibration_folder(self) -> Path:
+        return self.home / "calibration"
 
 
 def read_settings(**given: Any) -> Settings:

@@ -79,6 +79,8 @@ def task_toml(task: Task) -> str:
         lines.append(f"thresholds = {list(task.thresholds)}")
     if task.panel:
         lines.append(f"panel = {list(task.panel)}")
+    if task.consults:
+        lines.append(f'consults = "{task.consults}"')
     lines.append(f"labels = {list(task.label_names)}")
     return "\n".join(lines).replace("'", '"') + "\n"
 
@@ -116,8 +118,21 @@ def a_case(
     *,
     id: str = "case-1",
     group: str | None = None,
+    **more: object,
 ) -> Case:
-    return Case(id=id, task=task or a_task(), image=image or an_image(), group=group)
+    case = Case(id=id, task=task or a_task(), image=image or an_image(), group=group)
+    return replace(case, **more)  # type: ignore[arg-type]
+
+
+def a_report_task(name: str = "cxr-report", **fields: object) -> Task:
+    """Reports of chest X-rays, with the specialists and cases of cxr-findings."""
+    kind = {"kind": TaskKind.REPORT, "labels": (), "consults": "cxr-findings"}
+    return a_task(name, **{**kind, **fields})
+
+
+def a_question_task(name: str = "cxr-questions", **fields: object) -> Task:
+    """Questions about chest X-rays, with the specialists and cases of cxr-findings."""
+    return a_report_task(name, **{"kind": TaskKind.QUESTION, **fields})
 
 
 def a_prompt(

@@ -7,7 +7,7 @@ note "start generalist" or "close store", for stories about the order of things.
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from builders import PANEL, a_neighbour, a_picture, an_identity, an_image, sha256_of
 
 from retrieval.neighbour import Neighbour, Query, Retrieval
-from service.domain import Completion, Diagnosis, GeneralistIdentity, Image, Prompt
+from service.domain import Completion, Diagnosis, GeneralistIdentity, Image, Prompt, Result
 from service.errors import NotFound
 from specialists.prediction import (
     Consultation,
@@ -26,6 +26,8 @@ from specialists.prediction import (
     Vector,
 )
 from specialists.task import Task
+
+FREE_TEXT = "Findings: The lungs are clear. Impression: No acute disease."
 
 
 @dataclass
@@ -134,7 +136,8 @@ class FakeRetriever(FakePart):
             for neighbour in self.neighbours
             if neighbour.case.group != group and neighbour.case.image_sha256 != image_sha256
         )
-        return Retrieval(others, tuple(f"{task}/{query.retriever}" for query in queries))
+        ids = tuple(f"{task}/{query.retriever}" for query in queries)
+        return Retrieval(others, ids, typicality=0.5)
 
 
 @dataclass
@@ -152,8 +155,13 @@ class FakeGeneralist(FakePart):
         if self.script:
             return self.script.pop(0)
         if not prompt.choices:
-            return Completion("No acute abnormality.")
+            return Completion(FREE_TEXT)
         return completion(prompt.choices, prompt.choices[0])
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str, None]:
+        text = (await self.answer(prompt)).text
+        for word in text.split(" "):
+            yield f"{word} "
 
     async def check(self) -> None:
         if self.failure is not None:
@@ -162,19 +170,19 @@ class FakeGeneralist(FakePart):
 
 @dataclass
 class FakeStore(FakePart):
-    """Diagnoses in a dictionary."""
+    """Results in a dictionary."""
 
-    saved: dict[str, Diagnosis] = field(default_factory=dict)
+    saved: dict[str, Any] = field(default_factory=dict)
 
-    async def save(self, diagnosis: Diagnosis) -> None:
-        await self._act(diagnosis)
-        self.saved[diagnosis.id] = diagnosis
+    async def save(self, result: Result) -> None:
+        await self._act(result)
+        self.saved[result.id] = result
 
-    async def get(self, diagnosis_id: str) -> Diagnosis:
-        await self._act(diagnosis_id)
-        if diagnosis_id not in self.saved:
-            raise NotFound(f"no diagnosis {diagnosis_id!r}")
-        return self.saved[diagnosis_id]
+    async def get(self, kind: type[Any], id: str) -> Any:
+        await self._act(id)
+        if not isinstance(self.saved.get(id), kind):
+            raise NotFound(f"no {kind.__name__.lower()} {id!r}")
+        return self.saved[id]
 
     async def check(self) -> None:
         if self.failure is not None:
@@ -185,7 +193,7 @@ class FakeStore(FakePart):
     ) -> tuple[Diagnosis, ...]:
         newest = [d for d in reversed(self.saved.values()) if task in {None, d.task}]
         if before is not None:
-            newest = newest[newest.index(await self.get(before)) + 1 :]
+            newest = newest[newest.index(await self.get(Diagnosis, before)) + 1 :]
         return tuple(newest[:limit])
 
 

@@ -5,7 +5,8 @@ from pydantic import BaseModel, ConfigDict
 
 from service.api import examples, problems
 from service.api.dependencies import KnownOptions, LoadedPanel, LoadedSpecialist, ServingDep
-from service.api.schemas import Sha256, TaskResponse, TasksResponse, task_response
+from service.api.schemas import TaskResponse, TasksResponse, task_response
+from service.api.shapes import Sha256
 from service.errors import NotFound
 
 router = APIRouter(prefix="/v1", dependencies=[KnownOptions])

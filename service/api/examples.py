@@ -29,6 +29,7 @@ TASK: dict[str, Any] = {
     "nothing_found": None,
     "thresholds": [],
     "panel": [],
+    "consults": "",
 }
 
 DIAGNOSIS: dict[str, Any] = {
@@ -60,8 +61,12 @@ DIAGNOSIS: dict[str, Any] = {
                 "report": "",
             }
         ],
+        "typicality": 0.44,
     },
     "agreement": 0.9,
+    "arbitration": "corrected",
+    "label_set": ["pneumonia"],
+    "coverage": 0.9,
     "needs_review": True,
     "review_reasons": ["missing evidence: specialist vgg16: no weights for 'vgg16'"],
     "degraded": [{"part": "specialist vgg16", "reason": "no weights for 'vgg16'"}],
@@ -72,7 +77,7 @@ DIAGNOSIS: dict[str, Any] = {
         "task_sha256": _SHA256,
         "weights": [{"specialist": "resnet18", "weights_sha256": _SHA256}],
         "index_ids": ["cxr-pneumonia/resnet18@9f86d081"],
-        "prompt_template": "gsco-plain/1",
+        "prompt_template": "gsco-rich/1@5f1c9e0b7a2d",
         "initial_prompt_sha256": _SHA256,
         "arbitration_prompt_sha256": _SHA256,
         "generalist": {
@@ -85,6 +90,39 @@ DIAGNOSIS: dict[str, Any] = {
     "durations_seconds": {"specialists": 0.06, "initial": 0.09, "arbitration": 0.04, "total": 0.15},
     "notes": ["frame 1 of 3 was used"],
     "intended_use": INTENDED_USE,
+}
+
+_SHARED = {
+    name: DIAGNOSIS[name]
+    for name in (
+        "id", "created_at", "evidence", "needs_review", "review_reasons", "degraded",
+        "provenance", "durations_seconds", "notes", "intended_use",
+    )
+}  # fmt: skip
+
+REPORT: dict[str, Any] = {
+    **_SHARED,
+    "task": "cxr-report",
+    "consulted": "cxr-pneumonia",
+    "findings": "Hazy opacity in the right lower lobe. The heart is of normal size.",
+    "impression": "Right lower lobe pneumonia.",
+    "text": "Findings: Hazy opacity in the right lower lobe. The heart is of normal size. "
+    "Impression: Right lower lobe pneumonia.",
+    "initial_text": "Findings: The lungs are clear. Impression: No acute disease.",
+    "draft_sha256": None,
+}
+
+ANSWER: dict[str, Any] = {
+    **_SHARED,
+    "task": "cxr-questions",
+    "consulted": "cxr-pneumonia",
+    "question": "Is there pneumonia?",
+    "answer": "yes",
+    "probabilities": [
+        {"label": "yes", "probability": 0.91},
+        {"label": "no", "probability": 0.09},
+    ],
+    "initial_answer": "no",
 }
 
 SPECIALISTS: dict[str, Any] = {

@@ -92,6 +92,7 @@ _OF_STATUS: Mapping[int, Kind] = {
     404: Kind(404, "no-such-address", "There is nothing at this address"),
     405: Kind(405, "method-not-allowed", "The method is not allowed here"),
     413: BODY_TOO_LARGE,
+    415: Kind(415, "unsupported-media-type", "The body is of another kind than asked for"),
 }
 _DETAILS: Mapping[int, str] = {
     404: "No resource has this address; /openapi.json lists those there are.",
@@ -119,7 +120,15 @@ def respond(
     **members: Any,
 ) -> JSONResponse:
     """One problem document; `members` are further fields of it."""
-    document = {
+    body = document(request, kind, detail, **members)
+    all_headers = {**_retry(request, kind), **(headers or {})}
+    return JSONResponse(body, kind.status, headers=all_headers, media_type=MEDIA_TYPE)
+
+
+def document(request: Request, kind: Kind, detail: str, **members: Any) -> dict[str, Any]:
+    """The fields of a problem; the request is marked with it for the log."""
+    request.state.problem = kind.slug
+    return {
         "type": kind.type,
         "title": kind.title,
         "status": kind.status,
@@ -127,9 +136,11 @@ def respond(
         "instance": request.state.request_id,
         **members,
     }
-    request.state.problem = kind.slug
-    all_headers = {**_retry(request, kind), **(headers or {})}
-    return JSONResponse(document, kind.status, headers=all_headers, media_type=MEDIA_TYPE)
+
+
+def unexpected(request: Request) -> dict[str, Any]:
+    """The document of an error that nobody foresaw."""
+    return document(request, INTERNAL, _DETAILS[500])
 
 
 def respond_unexpected(request: Request) -> JSONResponse:

@@ -11,7 +11,7 @@ import typer
 import uvicorn
 
 from service import app as composition
-from service.cli import diagnosis_view, output
+from service.cli import diagnosis_view, output, text_view
 from service.demo import show
 from service.errors import GscoError, Misconfigured
 from service.settings import Settings
@@ -41,7 +41,8 @@ async def _demo(settings: Settings, *, once: bool, json: bool) -> None:
     async with _service(settings, listener) as serving:
         async with httpx.AsyncClient(base_url=address, timeout=REQUEST_TIMEOUT_SECONDS) as client:
             shown = await show.send_all(client)
-        _print(shown, json=json)
+            report = await show.write_report(client)
+        _print(shown, report, json=json)
         if once:
             return
         output.messages.print(
@@ -81,12 +82,13 @@ def _listener(settings: Settings) -> socket.socket:
         ) from error
 
 
-def _print(shown: list[show.ShownCase], *, json: bool) -> None:
+def _print(shown: list[show.ShownCase], report: show.ShownReport, *, json: bool) -> None:
     if json:
-        output.print_json(show.as_json(shown))
+        output.print_json(show.as_json(shown, report))
         return
     for case in shown:
         diagnosis_view.show(case.diagnosis, case.truth)
+    text_view.show_report(report.report, report.truth)
     output.results.print(
         "Synthetic images, nano models: a demonstration, not a measure of quality."
     )

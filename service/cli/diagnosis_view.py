@@ -58,7 +58,11 @@ def _decision(diagnosis: dict[str, Any], truth: str | None) -> Table:
     table.add_row("generalist, image only", *_answer(initial["labels"], initial["probabilities"]))
     table.add_row("specialists' majority", *_majority(diagnosis))
     final = _answer(diagnosis["labels"], diagnosis["probabilities"])
-    table.add_row("generalist, with evidence", *final, style="bold")
+    final_step = f"generalist, with evidence ({diagnosis['arbitration']})"
+    table.add_row(final_step, *final, style="bold")
+    if diagnosis["label_set"] is not None:
+        held = f"holds the truth with probability {diagnosis['coverage']:g}"
+        table.add_row(held, ", ".join(diagnosis["label_set"]), "")
     if truth is not None:
         table.add_row("truth", truth, "", style="green")
     return table

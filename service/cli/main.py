@@ -37,6 +37,8 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("serve")(serving.serve)
 app.command("diagnose")(serving.diagnose)
+app.command("report")(serving.report)
+app.command("ask")(serving.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(specialists.app, name="specialists")

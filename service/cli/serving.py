@@ -1,6 +1,7 @@
-"""`gsco serve` and `gsco diagnose`."""
+"""`gsco serve`, and asking once: `gsco diagnose`, `gsco report`, `gsco ask`."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -10,14 +11,21 @@ import uvicorn
 
 from service import app as composition
 from service.api.schemas import diagnosis_response
-from service.cli import diagnosis_view, output
+from service.api.schemas_text import LONGEST_DRAFT, answer_response, report_response
+from service.cli import diagnosis_view, output, text_view
 from service.domain import Case
-from service.errors import UnreadableImage
+from service.errors import InvalidInput, Misconfigured, UnreadableImage
+from service.pipeline import Pipeline
 from service.settings import Settings
 from specialists import task as tasks
 from specialists.task import Task
 
 SHUTDOWN_SECONDS = 30
+
+FileArgument = Annotated[Path, typer.Argument(help="A PNG, JPEG or DICOM file.")]
+TaskOption = Annotated[str, typer.Option(help="A task of the home folder.")]
+FrameOption = Annotated[int | None, typer.Option(min=1, help="Of a multi-frame file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def serve(
@@ -40,16 +48,19 @@ def serve(
 
 def diagnose(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A PNG, JPEG or DICOM file.")],
-    task: Annotated[str, typer.Option(help="A task of the home folder.")],
-    frame: Annotated[int | None, typer.Option(min=1, help="Of a multi-frame file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
+    file: FileArgument,
+    task: TaskOption,
+    frame: FrameOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Diagnose one file with the parts of the home folder; stored like any other diagnosis."""
     settings: Settings = context.obj
     found = tasks.find(settings.tasks_folder, task)
-    data = read_file(file)
-    document = asyncio.run(_diagnose(settings, data, found, frame))
+
+    async def work(pipeline: Pipeline, case: Case) -> dict[str, Any]:
+        return diagnosis_response(await pipeline.diagnose(case), found).model_dump(mode="json")
+
+    document = asyncio.run(_run(settings, read_file(file), found, frame, work))
     if json:
         output.print_json(document)
     else:
@@ -64,11 +75,82 @@ def read_file(path: Path) -> bytes:
         raise UnreadableImage(f"cannot read {path.name!r}: {error.strerror}") from error
 
 
-async def _diagnose(
-    settings: Settings, data: bytes, task: Task, frame: int | None
+def report(
+    context: typer.Context,
+    file: FileArgument,
+    task: TaskOption,
+    draft: Annotated[
+        Path | None, typer.Option(help="A text file: the draft of a report specialist.")
+    ] = None,
+    frame: FrameOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Draft a report on one file, with the evidence of the task that is consulted."""
+    settings: Settings = context.obj
+    found = tasks.find(settings.tasks_folder, task)
+    other = _consulted(settings, found)
+    more = {"consulted": other, "draft": _read_draft(draft) if draft else ""}
+
+    async def work(pipeline: Pipeline, case: Case) -> dict[str, Any]:
+        return report_response(await pipeline.report(case), other).model_dump(mode="json")
+
+    document = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
+    if json:
+        output.print_json(document)
+    else:
+        text_view.show_report(document)
+
+
+def ask(
+    context: typer.Context,
+    file: FileArgument,
+    task: TaskOption,
+    question: Annotated[str, typer.Option(help="What is asked about the image.")],
+    choice: Annotated[
+        list[str] | None, typer.Option(help="A permitted answer; may be repeated.")
+    ] = None,
+    frame: FrameOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Answer a question about one file, freely or by one of the given choices."""
+    settings: Settings = context.obj
+    found = tasks.find(settings.tasks_folder, task)
+    other = _consulted(settings, found)
+    choices = tuple(choice or ())
+    if len(set(choices)) < len(choices) or len(choices) == 1:
+        raise Misconfigured("--choice: two or more different answers, or none")
+
+    async def work(pipeline: Pipeline, case: Case) -> dict[str, Any]:
+        return answer_response(await pipeline.answer(case), other).model_dump(mode="json")
+
+    more = {"consulted": other, "question": question, "choices": choices}
+    document = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
+    if json:
+        output.print_json(document)
+    else:
+        text_view.show_answer(document)
+
+
+def _consulted(settings: Settings, task: Task) -> Task | None:
+    return tasks.find(settings.tasks_folder, task.consults) if task.consults else None
+
+
+def _read_draft(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")[:LONGEST_DRAFT]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the draft {path.name!r} as text") from error
+
+
+async def _run(
+    settings: Settings,
+    data: bytes,
+    task: Task,
+    frame: int | None,
+    work: Callable[[Pipeline, Case], Awaitable[dict[str, Any]]],
+    **more: Any,
 ) -> dict[str, Any]:
     async with composition.running_parts(settings) as parts:
         decoded = await parts.intake.decode(data, frame=frame)
-        case = Case(str(uuid4()), task, decoded.image, decoded.group)
-        diagnosis = await parts.pipeline.diagnose(case)
-    return diagnosis_response(diagnosis, task).model_dump(mode="json")
+        case = Case(str(uuid4()), task, decoded.image, decoded.group, **more)
+        return await work(parts.pipeline, case)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from importlib.resources import as_file, files
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -17,6 +17,7 @@ from service.settings import Settings
 
 REFERENCE_CASES = 150
 REFERENCE_SEED = 20261
+SHIPPED = Path(__file__).parent / "specialists"
 ORIGIN = Origin("phantom, hospital A", "CC0-1.0")
 
 OnProgress = Callable[[str], None]
@@ -30,19 +31,25 @@ def prepare(settings: Settings, on_progress: OnProgress) -> None:
         for demo in tasks.demo_tasks():
             on_progress(demo.task.name)
             _prepare_task(settings, engine, demo)
+        for task in tasks.told_tasks():
+            _write_task(settings, task.name)
     finally:
         engine.dispose()
 
 
 def _prepare_task(settings: Settings, engine: Engine, demo: DemoTask) -> None:
     name = demo.task.name
+    _write_task(settings, name)
+    _copy_specialists(name, settings.specialists_folder)
+    if not (settings.indexes_folder / name).is_dir():
+        _fill_reference_cases(settings, engine, demo)
+
+
+def _write_task(settings: Settings, name: str) -> None:
     target = settings.tasks_folder / f"{name}.toml"
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         target.write_text(tasks.toml(name), "utf-8")
-    _copy_specialists(name, settings.specialists_folder)
-    if not (settings.indexes_folder / name).is_dir():
-        _fill_reference_cases(settings, engine, demo)
 
 
 def _copy_specialists(task: str, specialists: Path) -> None:
@@ -51,8 +58,7 @@ def _copy_specialists(task: str, specialists: Path) -> None:
         return
     specialists.mkdir(parents=True, exist_ok=True)
     staging = Path(mkdtemp(prefix=f".{task}-", dir=specialists))
-    with as_file(files("service.demo").joinpath("specialists", task)) as shipped:
-        shutil.copytree(shipped, staging, dirs_exist_ok=True)
+    shutil.copytree(SHIPPED / task, staging, dirs_exist_ok=True)
     staging.chmod(0o755)
     staging.rename(specialists / task)
 
@@ -61,7 +67,10 @@ def _fill_reference_cases(settings: Settings, engine: Engine, demo: DemoTask) ->
     phantoms = list(demo.series(REFERENCE_CASES, seed=REFERENCE_SEED))
     images = [phantom.rgb for phantom in phantoms]
     cases = [
-        reference_cases.reference_case(demo.task, pixels, phantom.labels, ORIGIN, None)
+        replace(
+            reference_cases.reference_case(demo.task, pixels, phantom.labels, ORIGIN, None),
+            report=phantom.report,
+        )
         for phantom, pixels in zip(phantoms, images, strict=True)
     ]
     reference_cases.ingest(engine, settings.specialists_folder, demo.task, cases, images)

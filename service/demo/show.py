@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 
 from service.demo import phantoms
-from service.demo.tasks import DemoTask, demo_tasks
+from service.demo.tasks import DemoTask, demo_tasks, told_tasks
 from service.errors import GscoError
+from specialists.task import TaskKind
 
 CASE_SEED = 77
 READY_TIMEOUT_SECONDS = 120
@@ -28,22 +29,56 @@ class ShownCase:
         return " and ".join(self.diagnosis["labels"])
 
 
+@dataclass(frozen=True, slots=True)
+class ShownReport:
+    """What the service wrote of a case whose report is known; `report` is its JSON."""
+
+    task: str
+    truth: str
+    report: dict[str, Any]
+
+
 async def send_all(client: httpx.AsyncClient) -> list[ShownCase]:
     """A diagnosis for one case of each demo task; raises GscoError with what the service said."""
     return [await send(client, demo) for demo in demo_tasks()]
 
 
+async def write_report(client: httpx.AsyncClient) -> ShownReport:
+    """The report of a chest phantom, drafted with the findings task's evidence."""
+    (findings,) = (demo for demo in demo_tasks() if demo.task.kind is TaskKind.MULTI_LABEL)
+    report, _ = told_tasks()
+    phantom = _case_of(findings)
+    files = {"file": ("case", _encoded(phantom, dicom=True))}
+    reply = await _post(client, "/v1/reports", files, {"task": report.name})
+    return ShownReport(report.name, phantom.report, reply)
+
+
 async def send(client: httpx.AsyncClient, demo: DemoTask) -> ShownCase:
     """The chest phantom travels as DICOM, the others as PNG."""
-    phantom = next(demo.series(1, seed=CASE_SEED))
+    phantom = _case_of(demo)
     files = {"file": ("case", _encoded(phantom, dicom=demo.kind == "chest"))}
-    reply = await client.post("/v1/diagnoses", files=files, data={"task": demo.task.name})
+    reply = await _post(client, "/v1/diagnoses", files, {"task": demo.task.name})
+    return ShownCase(demo.task.name, " and ".join(phantom.labels), reply)
+
+
+def _case_of(demo: DemoTask) -> phantoms.Phantom:
+    """The first that shows something, where there are several findings to show."""
+    several = demo.task.kind is TaskKind.MULTI_LABEL
+    drawn = demo.series(20 if several else 1, seed=CASE_SEED)
+    return next(phantom for phantom in drawn if not several or len(phantom.labels) > 1)
+
+
+async def _post(
+    client: httpx.AsyncClient, address: str, files: dict[str, Any], fields: dict[str, str]
+) -> dict[str, Any]:
+    reply = await client.post(address, files=files, data=fields)
     if reply.status_code != httpx.codes.CREATED:
         raise GscoError(f"the service answered {reply.status_code}: {reply.text[:500]}")
-    return ShownCase(demo.task.name, phantom.labels[0], reply.json())
+    document: dict[str, Any] = reply.json()
+    return document
 
 
-def as_json(shown: list[ShownCase]) -> dict[str, Any]:
+def as_json(shown: list[ShownCase], report: ShownReport) -> dict[str, Any]:
     """The document of `gsco demo --json`."""
     return {
         "note": "synthetic images and nano models: a demonstration, not a measure of quality",
@@ -57,6 +92,12 @@ def as_json(shown: list[ShownCase]) -> dict[str, Any]:
             }
             for case in shown
         ],
+        "report": {
+            "task": report.task,
+            "truth": report.truth,
+            "text": report.report["text"],
+            "report": report.report,
+        },
     }
 
 

@@ -12,7 +12,13 @@ from specialists.task import Task
 SIZE = 128
 """Pixels a side. Noise is drawn per pixel, so training and showing use the same size."""
 
-_KINDS = {"phantom-cxr": "chest", "phantom-derm": "dermoscopy", "phantom-fundus": "fundus"}
+_KINDS = {
+    "phantom-cxr": "chest",
+    "phantom-derm": "dermoscopy",
+    "phantom-cxr-findings": "findings",
+    "phantom-fundus": "fundus",
+}
+_TOLD = ("phantom-cxr-report", "phantom-cxr-questions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +36,13 @@ class DemoTask:
 
 
 def demo_tasks() -> tuple[DemoTask, ...]:
-    """Every task of the demonstration, in the order in which it shows them."""
+    """Every labelled task of the demonstration, in the order in which it shows them."""
     return tuple(DemoTask(tasks.parse(toml(name)), kind) for name, kind in _KINDS.items())
+
+
+def told_tasks() -> tuple[Task, ...]:
+    """The report and question tasks, which consult a labelled one."""
+    return tuple(tasks.parse(toml(name)) for name in _TOLD)
 
 
 def toml(name: str) -> str:

@@ -1,7 +1,7 @@
 """The generalist inside this process: for the nano checkpoint and machines without vLLM."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +32,13 @@ class EmbeddedGeneralist:
         self,
         folder: Path,
         *,
+        adapter: Path | None = None,
         threads: int | None = None,
         queue_size: int = 32,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._folder = folder
+        self._adapter = adapter
         self._threads = threads
         self._queue_size = queue_size
         self._cache_bytes = cache_bytes
@@ -82,7 +84,7 @@ class EmbeddedGeneralist:
         with self._place_in_queue():
             return await self._choose(decoder, prompt)
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[str]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str, None]:
         """Free text in pieces, as it is written; together they are what `answer` gives.
 
         Between two tokens other prompts have their turn, and a caller who has left ends it.
@@ -136,7 +138,7 @@ class EmbeddedGeneralist:
     def _load(self) -> tuple[Decoder, GeneralistIdentity]:
         if self._threads is not None:
             torch.set_num_threads(self._threads)
-        checkpoint = load(self._folder)
+        checkpoint = load(self._folder, self._adapter)
         decoder = Decoder(checkpoint, self._cache_bytes)
         _warm_up(decoder)
         identity = GeneralistIdentity(

@@ -1,5 +1,6 @@
 """From what the generalist answered to a diagnosis, and whether a person must look."""
 
+import re
 from collections.abc import Iterator
 
 from service.domain import (
@@ -9,8 +10,11 @@ from service.domain import (
     LabelledAnswer,
     labels_of,
     predicted_labels,
+    vote,
 )
 from service.errors import UnparsableAnswer
+
+_SECTIONS = re.compile(r"\s*findings\s*:(.*?)impressions?\s*:(.*)", re.IGNORECASE | re.DOTALL)
 
 LOW_PROBABILITY = 0.6
 """Below this the final answer is a close call; replaced by conformal sets where calibrated."""
@@ -32,15 +36,53 @@ def review_reasons(case: Case, final: LabelledAnswer, evidence: Evidence) -> tup
     return tuple(_reasons(case, final, evidence))
 
 
+def sections(text: str) -> tuple[str, str]:
+    """Findings and Impression of a report; a text without the two is all findings."""
+    found = _SECTIONS.fullmatch(text)
+    return (found[1].strip(), found[2].strip()) if found else (text.strip(), "")
+
+
+def report_review_reasons(case: Case, text: str, evidence: Evidence) -> tuple[str, ...]:
+    """Why a person must look at this report first; every report is a draft."""
+    return tuple(_report_reasons(case, text, evidence))
+
+
+def answer_review_reasons(said: Completion, evidence: Evidence) -> tuple[str, ...]:
+    """Why a person must look at this answer, one sentence each."""
+    reasons = []
+    if said.probabilities and max(said.probabilities) < LOW_PROBABILITY:
+        reasons.append(_low(max(said.probabilities)))
+    return (*reasons, *_missing(evidence))
+
+
+def _report_reasons(case: Case, text: str, evidence: Evidence) -> Iterator[str]:
+    if not _SECTIONS.fullmatch(text):
+        yield "the report has no sections Findings and Impression"
+    task = case.evidence_task
+    most = vote(task, evidence.moed) if task.is_labelled else None
+    for label in most or ():
+        if label != task.nothing_found and label.casefold() not in text.casefold():
+            yield f"most specialists name {label}, which the report does not mention"
+    yield from _missing(evidence)
+
+
+def _missing(evidence: Evidence) -> Iterator[str]:
+    if evidence.missing:
+        yield "missing evidence: " + ", ".join(missing.part for missing in evidence.missing)
+
+
+def _low(probability: float) -> str:
+    return f"low probability: {probability:.2f} for the likeliest label"
+
+
 def _reasons(case: Case, final: LabelledAnswer, evidence: Evidence) -> Iterator[str]:
     if max(final.probabilities) < LOW_PROBABILITY:
-        yield f"low probability: {max(final.probabilities):.2f} for the likeliest label"
+        yield _low(max(final.probabilities))
     agreed = sum(predicted_labels(case.task, p) == final.labels for p in evidence.moed)
     if evidence.moed and 2 * agreed <= len(evidence.moed):
         said = f"{agreed} of {len(evidence.moed)} specialists name {_named(final.labels)}"
         yield f"the generalist stands against the panel or a divided one: {said}"
-    if evidence.missing:
-        yield "missing evidence: " + ", ".join(missing.part for missing in evidence.missing)
+    yield from _missing(evidence)
 
 
 def _named(labels: tuple[str, ...]) -> str:

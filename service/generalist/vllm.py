@@ -1,7 +1,7 @@
 """The generalist behind an OpenAI-compatible API: vLLM with MedDr, or any vision–language model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -92,7 +92,7 @@ class VllmGeneralist:
         body = {"messages": [user], "max_tokens": prompt.max_tokens}
         return Completion(protocol.text(await self._complete(body)).strip())
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[str]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str, None]:
         """Free text in pieces, as they come; together they are what `answer` gives.
 
         Raises as `answer` does, and GeneralistUnavailable for a text that ends half-way: what was

@@ -1,29 +1,31 @@
-"""Diagnosis ↔ a dictionary of JSON types, without loss.
+"""Diagnosis, report or answer ↔ a dictionary of JSON types, without loss.
 
 A field that is added to a stored value later needs a default, so that older documents still read.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from cattrs import Converter
 from cattrs.errors import BaseValidationError
 
-from service.domain import Diagnosis
+from service.domain import Result
+
+Kept = TypeVar("Kept", bound=Result)
 
 
-def encode(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis in dictionaries, lists, strings, numbers, booleans and None."""
-    document: dict[str, Any] = _CONVERTER.unstructure(diagnosis)
+def encode(result: Result) -> dict[str, Any]:
+    """The result in dictionaries, lists, strings, numbers, booleans and None."""
+    document: dict[str, Any] = _CONVERTER.unstructure(result)
     return document
 
 
-def decode(document: dict[str, Any]) -> Diagnosis:
-    """The diagnosis that `encode` was given; raises ValueError for any other document."""
+def decode(kind: type[Kept], document: dict[str, Any]) -> Kept:
+    """The result that `encode` was given; raises ValueError for any other document."""
     try:
-        return _CONVERTER.structure(document, Diagnosis)
+        return _CONVERTER.structure(document, kind)
     except BaseValidationError as error:
-        raise ValueError("not the document of a diagnosis") from error
+        raise ValueError(f"not the document of a {kind.__name__.lower()}") from error
 
 
 def _converter() -> Converter:

@@ -32,5 +32,28 @@ class DiagnosisRecord(Base):
     document: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class _WrittenRecord:
+    """What reports and answers have in common: the whole in `document`."""
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    task: Mapped[str] = mapped_column(String(64))
+    needs_review: Mapped[bool] = mapped_column(Boolean)
+    input_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class ReportRecord(_WrittenRecord, Base):
+    """One draft report."""
+
+    __tablename__ = "reports"
+
+
+class AnswerRecord(_WrittenRecord, Base):
+    """One answer to a question."""
+
+    __tablename__ = "answers"
+
+
 METADATA = (RetrievalBase.metadata, Base.metadata)
 """Every table of the database, for the migrations."""

@@ -1,20 +1,31 @@
-"""Diagnoses in SQL."""
+"""Diagnoses, reports and answers in SQL."""
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
 
 from sqlalchemy import Engine, select, tuple_
 from sqlalchemy.orm import Session
 
-from service.domain import Diagnosis
+from service.domain import Answer, Diagnosis, Report, Result
 from service.errors import NotFound
 from service.persistence import codec
-from service.persistence.records import DiagnosisRecord
+from service.persistence.codec import Kept
+from service.persistence.records import AnswerRecord, DiagnosisRecord, ReportRecord
 
 LONGEST_PAGE = 500
 
+Record = DiagnosisRecord | ReportRecord | AnswerRecord
+
+_RECORDS: Mapping[type[Result], type[Record]] = {
+    Diagnosis: DiagnosisRecord,
+    Report: ReportRecord,
+    Answer: AnswerRecord,
+}
+
 
 class SqlStore:
-    """Every diagnosis, whole. Works in threads; the engine's owner disposes of it.
+    """Every result, whole. Works in threads; the engine's owner disposes of it.
 
     What the database itself refuses (disk full, connection lost) is SQLAlchemy's error.
     """
@@ -22,13 +33,13 @@ class SqlStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def save(self, diagnosis: Diagnosis) -> None:
+    async def save(self, result: Result) -> None:
         """Durable when this returns. The same id again replaces, so that a job may be repeated."""
-        await asyncio.to_thread(self._save, diagnosis)
+        await asyncio.to_thread(self._save, result)
 
-    async def get(self, diagnosis_id: str) -> Diagnosis:
-        """The diagnosis as it was saved; raises NotFound."""
-        return await asyncio.to_thread(self._get, diagnosis_id)
+    async def get(self, kind: type[Kept], id: str) -> Kept:
+        """The result of this kind as it was saved; raises NotFound."""
+        return await asyncio.to_thread(self._get, kind, id)
 
     async def recent(
         self, limit: int = 50, before: str | None = None, task: str | None = None
@@ -44,13 +55,16 @@ class SqlStore:
         """Returns when diagnoses can be read."""
         await asyncio.to_thread(self._check)
 
-    def _save(self, diagnosis: Diagnosis) -> None:
+    def _save(self, result: Result) -> None:
         with Session(self._engine) as session, session.begin():
-            session.merge(_record(diagnosis))
+            session.merge(_record(result))
 
-    def _get(self, diagnosis_id: str) -> Diagnosis:
+    def _get(self, kind: type[Kept], id: str) -> Kept:
         with Session(self._engine) as session:
-            return codec.decode(_find(session, diagnosis_id).document)
+            record = session.get(_record_of(kind), id)
+            if record is None:
+                raise NotFound(f"no {kind.__name__.lower()} {id[:80]!r}")
+            return codec.decode(kind, record.document)
 
     def _recent(self, limit: int, before: str | None, task: str | None) -> tuple[Diagnosis, ...]:
         row = DiagnosisRecord
@@ -62,7 +76,7 @@ class SqlStore:
                 last = _find(session, before)
                 wanted = wanted.where(tuple_(row.created_at, row.id) < (last.created_at, last.id))
             page = session.scalars(wanted.limit(max(0, min(limit, LONGEST_PAGE))))
-            return tuple(codec.decode(document) for document in page)
+            return tuple(codec.decode(Diagnosis, document) for document in page)
 
     def _check(self) -> None:
         """Reads only: to ask for the right to write would wait behind every writer."""
@@ -77,13 +91,20 @@ def _find(session: Session, diagnosis_id: str) -> DiagnosisRecord:
     return record
 
 
-def _record(diagnosis: Diagnosis) -> DiagnosisRecord:
-    return DiagnosisRecord(
-        id=diagnosis.id,
-        created_at=diagnosis.created_at,
-        task=diagnosis.task,
-        labels=list(diagnosis.final.labels),
-        needs_review=diagnosis.needs_review,
-        input_sha256=diagnosis.provenance.input_sha256,
-        document=codec.encode(diagnosis),
-    )
+def _record_of(kind: type[Result]) -> type[DiagnosisRecord]:
+    """Its columns `id` and `document` are what the records of all kinds have."""
+    return cast("type[DiagnosisRecord]", _RECORDS[kind])
+
+
+def _record(result: Result) -> Record:
+    fields: dict[str, Any] = {
+        "id": result.id,
+        "created_at": result.created_at,
+        "task": result.task,
+        "needs_review": result.needs_review,
+        "input_sha256": result.provenance.input_sha256,
+        "document": codec.encode(result),
+    }
+    if isinstance(result, Diagnosis):
+        fields["labels"] = list(result.final.labels)
+    return _RECORDS[type(result)](**fields)

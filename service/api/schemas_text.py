@@ -1,0 +1,161 @@
+"""Reports and answers on the wire."""
+
+from datetime import datetime
+
+from fastapi import UploadFile
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api import examples
+from service.api.schemas import FRAME, GROUP
+from service.api.shapes import (
+    EvidenceResponse,
+    LabelProbability,
+    MissingResponse,
+    ProvenanceResponse,
+    evidence_shape,
+    missing_shape,
+    probabilities_shape,
+    provenance_shape,
+)
+from service.domain import INTENDED_USE, Answer, Report
+from specialists.task import Task
+
+LONGEST_QUESTION = 500
+LONGEST_DRAFT = 10_000
+LONGEST_CHOICE = 100
+MOST_CHOICES = 20
+
+
+class ReportRequest(BaseModel):
+    """One image and the report task; the file's name is not kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: UploadFile = Field(description="DICOM, PNG, JPEG, TIFF, WebP or BMP")
+    task: str = Field(min_length=1, max_length=64, examples=["phantom-cxr-report"])
+    frame: int | None = FRAME
+    group: str | None = GROUP
+    draft: str = Field(
+        "", max_length=LONGEST_DRAFT, description="a report specialist's text, as evidence"
+    )
+
+
+class AnswerRequest(BaseModel):
+    """One image and a question about it; the file's name is not kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: UploadFile = Field(description="DICOM, PNG, JPEG, TIFF, WebP or BMP")
+    task: str = Field(min_length=1, max_length=64, examples=["phantom-cxr-questions"])
+    question: str = Field(min_length=1, max_length=LONGEST_QUESTION)
+    choices: list[str] = Field(
+        default_factory=list,
+        max_length=MOST_CHOICES,
+        description="the permitted answers to a closed question; repeat the field for each",
+    )
+    frame: int | None = FRAME
+    group: str | None = GROUP
+
+
+class ReportResponse(BaseModel):
+    """A draft report, to be read, corrected and signed by a person."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.REPORT]})
+
+    id: str
+    created_at: datetime
+    task: str
+    consulted: str | None = Field(description="the task whose specialists and cases were asked")
+    findings: str
+    impression: str
+    text: str
+    initial_text: str = Field(description="what was written without evidence")
+    draft_sha256: str | None = Field(description="of the draft that was passed in")
+    evidence: EvidenceResponse
+    needs_review: bool
+    review_reasons: list[str]
+    degraded: list[MissingResponse]
+    provenance: ProvenanceResponse
+    durations_seconds: dict[str, float]
+    notes: list[str]
+    intended_use: str
+
+
+class AnswerResponse(BaseModel):
+    """The answer to a question; with choices, one of them and a probability for each."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
+
+    id: str
+    created_at: datetime
+    task: str
+    consulted: str | None = Field(description="the task whose specialists and cases were asked")
+    question: str
+    answer: str
+    probabilities: list[LabelProbability] | None = Field(
+        description="of each choice; null for an open question"
+    )
+    initial_answer: str = Field(description="what was answered without evidence")
+    evidence: EvidenceResponse
+    needs_review: bool
+    review_reasons: list[str]
+    degraded: list[MissingResponse]
+    provenance: ProvenanceResponse
+    durations_seconds: dict[str, float]
+    notes: list[str]
+    intended_use: str
+
+
+def report_response(report: Report, consulted: Task | None) -> ReportResponse:
+    """A report on the wire; `consulted` is the task as it is now, None where it is gone."""
+    return ReportResponse(
+        id=report.id,
+        created_at=report.created_at,
+        task=report.task,
+        consulted=report.consulted,
+        findings=report.findings,
+        impression=report.impression,
+        text=report.text,
+        initial_text=report.initial_text,
+        draft_sha256=report.draft_sha256,
+        evidence=evidence_shape(
+            report.label_names, report.evidence, _unchanged(consulted, report.label_names)
+        ),
+        needs_review=report.needs_review,
+        review_reasons=list(report.review_reasons),
+        degraded=[missing_shape(missing) for missing in report.degraded],
+        provenance=provenance_shape(report.provenance),
+        durations_seconds=report.durations_seconds,
+        notes=list(report.notes),
+        intended_use=INTENDED_USE,
+    )
+
+
+def answer_response(answer: Answer, consulted: Task | None) -> AnswerResponse:
+    """An answer on the wire; `consulted` is the task as it is now, None where it is gone."""
+    return AnswerResponse(
+        id=answer.id,
+        created_at=answer.created_at,
+        task=answer.task,
+        consulted=answer.consulted,
+        question=answer.question,
+        answer=answer.text,
+        probabilities=probabilities_shape(answer.choices, answer.probabilities)
+        if answer.choices
+        else None,
+        initial_answer=answer.initial_text,
+        evidence=evidence_shape(
+            answer.label_names, answer.evidence, _unchanged(consulted, answer.label_names)
+        ),
+        needs_review=answer.needs_review,
+        review_reasons=list(answer.review_reasons),
+        degraded=[missing_shape(missing) for missing in answer.degraded],
+        provenance=provenance_shape(answer.provenance),
+        durations_seconds=answer.durations_seconds,
+        notes=list(answer.notes),
+        intended_use=INTENDED_USE,
+    )
+
+
+def _unchanged(task: Task | None, names: tuple[str, ...]) -> Task | None:
+    return task if task is not None and task.label_names == names else None
