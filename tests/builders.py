@@ -10,6 +10,7 @@ from PIL import Image as PillowImage
 
 from retrieval.neighbour import Neighbour, ReferenceCase
 from service.domain import (
+    Answer,
     Case,
     Diagnosis,
     Evidence,
@@ -19,6 +20,7 @@ from service.domain import (
     Missing,
     Prompt,
     Provenance,
+    Report,
 )
 from specialists.prediction import Consultation, Embedding, Pixels, SpecialistPrediction, Vector
 from specialists.task import Concept, Label, Task, TaskKind
@@ -36,6 +38,7 @@ PANEL = (
     "sam-vit-b16",
 )
 DIMENSION = 8
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def sha256_of(text: str) -> str:
@@ -233,11 +236,48 @@ def a_provenance(**fields: object) -> Provenance:
     return replace(provenance, **fields)  # type: ignore[arg-type]
 
 
+def a_report(id: str = "report-1", **fields: object) -> Report:
+    report = Report(
+        id=id,
+        created_at=NOW,
+        task="cxr-report",
+        consulted="cxr-findings",
+        label_names=("no finding", "effusion", "nodule"),
+        findings="The lungs are clear.",
+        impression="No acute disease.",
+        text="Findings: The lungs are clear. Impression: No acute disease.",
+        initial_text="Findings: The lungs are clear. Impression: Normal.",
+        evidence=some_evidence(moed=a_panel((0.8, 0.1, 0.1))),
+        review_reasons=(),
+        provenance=a_provenance(),
+    )
+    return replace(report, **fields)  # type: ignore[arg-type]
+
+
+def an_answer(id: str = "answer-1", **fields: object) -> Answer:
+    answer = Answer(
+        id=id,
+        created_at=NOW,
+        task="cxr-questions",
+        consulted=None,
+        label_names=(),
+        question="Is there fluid?",
+        text="no",
+        initial_text="no",
+        choices=("yes", "no"),
+        probabilities=(0.1, 0.9),
+        evidence=Evidence(),
+        review_reasons=(),
+        provenance=a_provenance(),
+    )
+    return replace(answer, **fields)  # type: ignore[arg-type]
+
+
 def a_diagnosis(**fields: object) -> Diagnosis:
     """The generalist first said normal, then pneumonia as the evidence does."""
     diagnosis = Diagnosis(
         id="6f7c2f0e-3f52-4d0a-9a3a-0f4c6e1d2b3a",
-        created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        created_at=NOW,
         task="cxr-pneumonia",
         label_names=("normal", "pneumonia"),
         final=LabelledAnswer(("pneumonia",), (0.1, 0.9)),

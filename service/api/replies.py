@@ -26,6 +26,7 @@ from specialists.task import Task
 
 log = structlog.stdlib.get_logger(__name__)
 
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")  # the latter lacks the file
 EVENT_STREAM = "text/event-stream"
 STREAMED: dict[int | str, dict[str, Any]] = {
     201: {
@@ -122,7 +123,7 @@ async def refuse_repeated_fields(request: Request, *, except_for: str = "") -> N
 
 def multipart_only(request: Request) -> None:
     """A body of another kind is refused as such, not for the fields it seems to lack."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").startswith(FORMS):
         raise HTTPException(415, "The body must be multipart/form-data.")
 
 

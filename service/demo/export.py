@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -96,6 +98,8 @@ def write_dicom(phantom: Phantom, path: FilePath, photometric: str = "MONOCHROME
 def _replacing(path: FilePath) -> Iterator[Path]:
     """A name to write to, which becomes `path` only once all is written."""
     fresh = Path(path).with_name(f"{Path(path).name}.part")
+    if not fresh.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     try:
         yield fresh
         fresh.replace(path)

@@ -24,6 +24,10 @@ async def test_lists_every_address(home: Path) -> None:
     assert set(document["paths"]) == {
         "/v1/diagnoses",
         "/v1/diagnoses/{id}",
+        "/v1/reports",
+        "/v1/reports/{id}",
+        "/v1/answers",
+        "/v1/answers/{id}",
         "/v1/tasks",
         "/v1/tasks/{name}",
         "/v1/specialists",
@@ -47,7 +51,7 @@ async def test_errors_are_described_as_problems(home: Path) -> None:
     document = await the_document(home)
     responses = document["paths"]["/v1/diagnoses"]["post"]["responses"]
 
-    assert set(responses) == {"201", "400", "413", "422", "500", "502", "503"}
+    assert set(responses) == {"201", "400", "413", "415", "422", "500", "502", "503"}
     assert all(
         list(response["content"]) == ["application/problem+json"]
         for status, response in responses.items()

@@ -43,7 +43,11 @@ async def test_a_file_is_required(home: Path) -> None:
             await service.client.post("/v1/diagnoses", json=TASK),
         ]
 
-    assert [problem_of(reply) for reply in replies] == ["invalid-request"] * 3
+    assert [problem_of(reply) for reply in replies] == [
+        "invalid-request",
+        "invalid-request",
+        "unsupported-media-type",
+    ]
     assert "must be a file" in replies[1].text
 
 

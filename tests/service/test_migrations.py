@@ -32,7 +32,14 @@ def test_upgrading_makes_every_table_and_may_be_repeated(engine: Engine) -> None
     upgrade(engine)
     upgrade(str(engine.url))
     tables = set(inspect(engine).get_table_names())
-    assert tables == {"reference_cases", "reference_vectors", "diagnoses", "alembic_version"}
+    assert tables == {
+        "reference_cases",
+        "reference_vectors",
+        "diagnoses",
+        "reports",
+        "answers",
+        "alembic_version",
+    }
 
 
 def test_processes_that_start_together_upgrade_once(tmp_path: Path) -> None:

@@ -10,12 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import a_diagnosis, a_missing_part, a_neighbour, a_prediction, some_evidence
+from builders import (
+    a_diagnosis,
+    a_missing_part,
+    a_neighbour,
+    a_prediction,
+    a_report,
+    an_answer,
+    some_evidence,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from service.domain import Diagnosis, LabelledAnswer
+from service.domain import Answer, Diagnosis, LabelledAnswer, Report
 from service.errors import Misconfigured, NotFound
 from service.persistence import codec
 from service.persistence.database import open_engine, upgrade
@@ -48,7 +56,7 @@ async def test_a_diagnosis_comes_back_as_it_was_saved(store: SqlStore) -> None:
     evidence = some_evidence(missing=(a_missing_part(),))
     diagnosis = a_diagnosis(evidence=evidence, agreement=None, review_reasons=("low probability",))
     await store.save(diagnosis)
-    assert await store.get(diagnosis.id) == diagnosis
+    assert await store.get(Diagnosis, diagnosis.id) == diagnosis
 
 
 async def test_a_saved_diagnosis_outlives_the_process(store: SqlStore, engine: Engine) -> None:
@@ -61,7 +69,7 @@ async def test_a_saved_diagnosis_outlives_the_process(store: SqlStore, engine: E
 
 async def test_an_unknown_id_is_not_found(store: SqlStore) -> None:
     with pytest.raises(NotFound, match="no diagnosis 'nobody'"):
-        await store.get("nobody")
+        await store.get(Diagnosis, "nobody")
     with pytest.raises(NotFound):
         await store.recent(before="nobody")
 
@@ -69,7 +77,7 @@ async def test_an_unknown_id_is_not_found(store: SqlStore) -> None:
 async def test_saving_again_replaces(store: SqlStore) -> None:
     await store.save(a_diagnosis())
     await store.save(a_diagnosis(notes=("frame 3 of 9",)))
-    assert (await store.get(a_diagnosis().id)).notes == ("frame 3 of 9",)
+    assert (await store.get(Diagnosis, a_diagnosis().id)).notes == ("frame 3 of 9",)
     assert len(await store.recent()) == 1
 
 
@@ -94,7 +102,7 @@ async def test_moments_are_ordered_whatever_their_time_zone(store: SqlStore) -> 
     await store.save(a_diagnosis(id="later", created_at=NOON))
     await store.save(a_diagnosis(id="earlier", created_at=tokyo))
     assert [diagnosis.id for diagnosis in await store.recent()] == ["later", "earlier"]
-    assert (await store.get("earlier")).created_at == tokyo
+    assert (await store.get(Diagnosis, "earlier")).created_at == tokyo
 
 
 def test_eight_threads_saving_at_once_lose_nothing(store: SqlStore) -> None:
@@ -115,13 +123,13 @@ async def test_a_store_is_ready_only_with_its_tables(store: SqlStore, tmp_path: 
 def test_a_document_is_plain_json() -> None:
     evidence = some_evidence(moed=(a_prediction(probabilities=(np.float32(0.25), 0.75)),))  # type: ignore[arg-type]
     document = json.loads(json.dumps(codec.encode(a_diagnosis(evidence=evidence)), allow_nan=False))
-    assert codec.decode(document) == a_diagnosis(evidence=evidence)
+    assert codec.decode(Diagnosis, document) == a_diagnosis(evidence=evidence)
 
 
 @pytest.mark.parametrize("document", [{}, {"id": 1}, {"created_at": "yesterday"}])
 def test_any_other_document_is_refused(document: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="not the document of a diagnosis"):
-        codec.decode(document)
+        codec.decode(Diagnosis, document)
 
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]))).map(tuple)
@@ -139,7 +147,7 @@ def test_any_diagnosis_survives_the_journey_through_json(
         agreement=share,
         notes=texts,
     )
-    decoded = codec.decode(json.loads(json.dumps(codec.encode(diagnosis))))
+    decoded = codec.decode(Diagnosis, json.loads(json.dumps(codec.encode(diagnosis))))
     assert decoded == diagnosis
     assert isinstance(decoded.final.probabilities, tuple)
 
@@ -163,3 +171,15 @@ def test_an_unreachable_server_is_named_without_its_password() -> None:
     with pytest.raises(Misconfigured) as told:
         upgrade("postgresql://me:secret@localhost:1/gsco")
     assert "secret" not in str(told.value)
+
+
+async def test_reports_and_answers_are_kept_beside_diagnoses(store: SqlStore) -> None:
+    report, answer = a_report(), an_answer()
+
+    for result in (report, answer, a_diagnosis()):
+        await store.save(result)
+
+    assert await store.get(Report, report.id) == report
+    assert await store.get(Answer, answer.id) == answer
+    with pytest.raises(NotFound, match="no report"):
+        await store.get(Report, answer.id)
