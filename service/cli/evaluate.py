@@ -11,9 +11,11 @@ import typer
 from service import app as composition
 from service.cli import output
 from service.cli.specialists import DataOption, TaskOption
-from service.domain import Case, Diagnosis, Image, pixels_sha256
+from service.domain import Case, Diagnosis, Image, Result, pixels_sha256
+from service.errors import NotFound
 from service.evaluation import run, table
 from service.evaluation.run import LabelledCase
+from service.ports import Kept
 from service.settings import Settings
 from specialists import task as tasks
 from specialists.prediction import Pixels
@@ -68,11 +70,11 @@ async def _diagnose_all(settings: Settings, cases: Sequence[LabelledCase]) -> li
 class Forgetful:
     """A store for cases that are nobody's."""
 
-    async def save(self, diagnosis: Diagnosis) -> None:
-        del diagnosis
+    async def save(self, result: Result) -> None:
+        del result
 
-    async def get(self, diagnosis_id: str) -> Diagnosis:
-        raise KeyError(diagnosis_id)
+    async def get(self, kind: type[Kept], id: str) -> Kept:
+        raise NotFound(f"no {kind.__name__.lower()} {id!r}")
 
     async def check(self) -> None:
         return None

@@ -91,7 +91,7 @@ def _find(session: Session, diagnosis_id: str) -> DiagnosisRecord:
     return record
 
 
-def _record_of(kind: type[Result]) -> type[DiagnosisRecord]:
+def _record_of(kind: type[Any]) -> type[DiagnosisRecord]:
     """Its columns `id` and `document` are what the records of all kinds have."""
     return cast("type[DiagnosisRecord]", _RECORDS[kind])
 

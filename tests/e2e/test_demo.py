@@ -58,7 +58,7 @@ def demo(home: Path) -> dict[str, Any]:
 
 
 def test_every_demo_task_is_diagnosed_with_all_its_evidence(demo: dict[str, Any]) -> None:
-    assert len(demo["cases"]) == 3
+    assert len(demo["cases"]) == 4
     for case in demo["cases"]:
         diagnosis = case["diagnosis"]
         assert case["label"]
@@ -71,10 +71,20 @@ def test_every_demo_task_is_diagnosed_with_all_its_evidence(demo: dict[str, Any]
 
 
 def test_probabilities_are_given_for_every_label(demo: dict[str, Any]) -> None:
-    for case in demo["cases"]:
+    single = [case for case in demo["cases"] if case["task"] != "phantom-cxr-findings"]
+    for case in single:
         given = [entry["probability"] for entry in case["diagnosis"]["probabilities"]]
 
         assert sum(given) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_report_is_drafted_with_findings_and_impression(demo: dict[str, Any]) -> None:
+    report = demo["report"]["report"]
+
+    assert report["findings"]
+    assert report["impression"]
+    assert len(report["evidence"]["moed"]) == 10
+    assert any(case["report"] for case in report["evidence"]["rad"])
 
 
 def test_a_dicom_file_is_diagnosed_from_the_command_line(

@@ -63,7 +63,7 @@ async def test_a_saved_diagnosis_outlives_the_process(store: SqlStore, engine: E
     await store.save(a_diagnosis())
     engine.dispose()
     again = open_engine(str(engine.url))
-    assert await SqlStore(again).get(a_diagnosis().id) == a_diagnosis()
+    assert await SqlStore(again).get(Diagnosis, a_diagnosis().id) == a_diagnosis()
     again.dispose()
 
 
