@@ -13,6 +13,7 @@ from service.api import routes
 from service.api.admission import Admission
 from service.api.dependencies import Generalist, Parts, Serving
 from service.api.tasks import TaskFolder
+from service.calibrated import Calibrated
 from service.generalist import template as templates
 from service.pipeline import Pipeline
 from service.settings import Settings, read_settings, unknown_variables
@@ -114,7 +115,12 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     store = SqlStore(engine)
     return Parts(
         pipeline=Pipeline(
-            specialists, retriever, generalist, store, templates.find(settings.prompt_template)
+            specialists,
+            retriever,
+            generalist,
+            store,
+            templates.find(settings.prompt_template),
+            Calibrated(settings.calibration_folder),
         ),
         specialists=specialists,
         retriever=retriever,

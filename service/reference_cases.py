@@ -83,7 +83,7 @@ def ingest_split(
 ) -> int:
     """`ingest` for one split of a labelled data set; `pseudonym` is applied to its groups."""
     cases = [
-        reference_case(task, pixels, _labels(task, target), origin, group and pseudonym(group))
+        reference_case(task, pixels, labels_of(task, target), origin, group and pseudonym(group))
         for pixels, target, group in zip(split.images, split.targets, split.groups, strict=True)
     ]
     return ingest(engine, specialists, task, cases, split.images, on_progress)
@@ -101,7 +101,7 @@ def _nobody(done: int, total: int) -> None:
     del done, total
 
 
-def _labels(task: Task, target: NDArray[np.int64]) -> tuple[str, ...]:
+def labels_of(task: Task, target: NDArray[np.int64]) -> tuple[str, ...]:
     """The labels a target of a data set stands for: a label's index, or one 0 or 1 per label."""
     names = task.label_names
     if np.ndim(target) == 0:

@@ -16,6 +16,8 @@ from service.errors import UnparsableAnswer
 
 _SECTIONS = re.compile(r"\s*findings\s*:(.*?)impressions?\s*:(.*)", re.IGNORECASE | re.DOTALL)
 
+_LOW = "low probability"
+
 LOW_PROBABILITY = 0.6
 """Below this the final answer is a close call; replaced by conformal sets where calibrated."""
 
@@ -71,8 +73,13 @@ def _missing(evidence: Evidence) -> Iterator[str]:
         yield "missing evidence: " + ", ".join(missing.part for missing in evidence.missing)
 
 
+def is_close_call(reason: str) -> bool:
+    """Whether a reason for review is only that the likeliest label is not likely enough."""
+    return reason.startswith(_LOW)
+
+
 def _low(probability: float) -> str:
-    return f"low probability: {probability:.2f} for the likeliest label"
+    return f"{_LOW}: {probability:.2f} for the likeliest label"
 
 
 def _reasons(case: Case, final: LabelledAnswer, evidence: Evidence) -> Iterator[str]:

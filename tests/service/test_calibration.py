@@ -1,0 +1,102 @@
+"""Label sets: that they hold the truth as often as promised, and where they do not apply."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import a_diagnosis, a_missing_part, some_evidence
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service import calibration
+from service.calibrated import Calibrated
+from service.calibration import Calibration
+from service.domain import Diagnosis, LabelledAnswer
+from service.errors import InvalidInput
+
+NAMES = ("normal", "pneumonia")
+
+
+def said(probability: float) -> Diagnosis:
+    """A diagnosis whose second label has this probability."""
+    place = int(probability >= 0.5)
+    return a_diagnosis(final=LabelledAnswer((NAMES[place],), (1 - probability, probability)))
+
+
+def a_calibration(count: int = 200, coverage: float = 0.9, seed: int = 0) -> Calibration:
+    shares = np.random.default_rng(seed).uniform(0.3, 1.0, count)
+    truth = np.tile([False, True], (count, 1))
+    return calibration.calibrate([said(share) for share in shares], truth, coverage)
+
+
+@given(seed=st.integers(0, 50), coverage=st.sampled_from([0.8, 0.9, 0.95]))
+def test_new_cases_of_the_same_kind_are_covered(seed: int, coverage: float) -> None:
+    found = a_calibration(400, coverage, seed)
+    fresh = np.random.default_rng(seed + 10_000).uniform(0.3, 1.0, 2000)
+
+    held = np.mean([NAMES[1] in calibration.label_set(found, (1 - p, p)) for p in fresh])
+
+    assert held >= coverage - 0.06
+
+
+def test_a_label_set_is_never_empty() -> None:
+    found = replace(a_calibration(), thresholds=(0.99, 0.99))
+
+    assert calibration.label_set(found, (0.4, 0.6)) == ("pneumonia",)
+
+
+def test_of_several_labels_each_has_a_threshold_of_its_own() -> None:
+    diagnoses = [said(0.2 + 0.01 * (place % 60)) for place in range(60)]
+    truth = np.array([[True, True], [True, False]] * 30)
+
+    found = calibration.calibrate(diagnoses, truth)
+
+    assert found.thresholds[0] != found.thresholds[1]
+
+
+@pytest.mark.parametrize("count", [0, 19])
+def test_too_few_cases_promise_nothing(count: int) -> None:
+    with pytest.raises(InvalidInput, match="too few"):
+        calibration.calibrate([said(0.9)] * count, np.ones((count, 2), bool))
+
+
+def test_cases_of_an_incomplete_panel_are_not_learned_from() -> None:
+    degraded = replace(said(0.9), evidence=some_evidence(missing=(a_missing_part(),)))
+
+    with pytest.raises(InvalidInput, match="same complete panel"):
+        calibration.calibrate([degraded] * 30, np.tile([False, True], (30, 1)))
+
+
+def test_a_close_call_shows_both_labels_and_asks_for_review(tmp_path: Path) -> None:
+    calibration.write(tmp_path, replace(a_calibration(), thresholds=(0.35, 0.35)))
+    close = replace(said(0.55), review_reasons=("low probability: 0.55 for the likeliest label",))
+
+    found = Calibrated(tmp_path)(close)
+
+    assert found.label_set == NAMES
+    assert found.coverage == 0.9
+    assert found.review_reasons == ("the label set holds normal or pneumonia",)
+
+
+def test_other_weights_make_it_say_nothing(tmp_path: Path) -> None:
+    calibration.write(tmp_path, a_calibration())
+    diagnosis = said(0.9)
+    other = replace(diagnosis.provenance, prompt_template="mine/1@0")
+
+    found = Calibrated(tmp_path)(replace(diagnosis, provenance=other))
+
+    assert found.coverage is None
+    assert "prompt template" in str(a_calibration().does_not_fit(other))
+
+
+def test_a_new_file_is_noticed_and_a_damaged_one_ignored(tmp_path: Path) -> None:
+    calibrated = Calibrated(tmp_path)
+    assert calibrated(said(0.9)).coverage is None
+
+    path = calibration.write(tmp_path, a_calibration())
+    assert calibrated(said(0.9)).coverage == 0.9
+
+    path.write_text(json.dumps({"task": "cxr-pneumonia"}))
+    assert calibrated(said(0.9)).coverage is None
