@@ -84,6 +84,17 @@ async def running_parts(settings: Settings, parts: Parts | None = None) -> Async
         yield running
 
 
+@asynccontextmanager
+async def running_generalist(settings: Settings) -> AsyncIterator[Generalist]:
+    """The generalist alone, started here and closed afterwards."""
+    generalist = await asyncio.to_thread(_make_generalist, settings)
+    try:
+        await generalist.start()
+        yield generalist
+    finally:
+        await generalist.close()
+
+
 async def _compose(settings: Settings, stack: AsyncExitStack) -> Parts:
     """The real parts. Importing torch takes seconds, so it is done in a thread, as is all SQL."""
     return await asyncio.to_thread(_make_parts, settings, stack)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli import output
+from service.cli.bootstrap import write_instructions
 from service.errors import Misconfigured
 from service.settings import Settings
 from specialists import task as tasks
@@ -147,3 +148,6 @@ def _pairs(settings: Settings, option: str, entries: list[str]) -> Iterator[tupl
         if not equals:
             raise Misconfigured(f"{option} is TASK=PATH, not {entry!r}")
         yield tasks.find(settings.tasks_folder, name), Path(path)
+
+
+app.command("bootstrap")(write_instructions)

@@ -52,6 +52,7 @@ def adapt(
     Raises InvalidCheckpoint and InvalidDataset. On a GPU where there is one.
     """
     loaded = checkpoint.load(folder)
+    loaded.model.to(batches.fastest())
     torch.manual_seed(how.seed)
     tuned = get_peft_model(loaded.model.requires_grad_(requires_grad=False), _configuration(how))
     learning = [pair for pair in tuned.named_parameters() if pair[1].requires_grad]
@@ -77,7 +78,7 @@ def _learned(
         examples.diagnosis(words, task, place, _truth(task, split, row))
         for place, row in enumerate(rows)
     ]
-    with torch.autocast("cpu", torch.bfloat16):
+    with batches.at_half_precision(reader.model):
         features = reader.features(images)
         loss, right = batches.answer_loss(reader.model, features, reader.rows(asked))
     return loss / len(asked), right / len(asked)

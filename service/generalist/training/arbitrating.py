@@ -114,7 +114,8 @@ class Reader:
         self._answers: dict[str, Answers] = {}
 
     def features(self, images: Sequence[Images]) -> Tensor:
-        return self.model.image_features(batches.pixel_values(np.stack(images)))
+        pixels = batches.pixel_values(np.stack(images)).to(batches.place_of(self.model))
+        return self.model.image_features(pixels)
 
     def rows(self, questions: Sequence[Question]) -> Rows:
         return batches.rows(questions, self.tokenizer, self.model.config.image_tokens)
@@ -131,7 +132,7 @@ class Reader:
             ids += [(*told, *begun) for begun in answers.partings]
             images += [question.image] * len(answers.partings)
         rows = Rows(tuple(ids), (0,) * len(ids), tuple(images))
-        with torch.autocast("cpu", torch.bfloat16):
+        with batches.at_half_precision(self.model):
             scores = list(batches.next_scores(self.model, features, rows))
         found = []
         for answers in permitted:
@@ -149,7 +150,7 @@ class Reader:
 def _learned(
     reader: Reader, curriculum: Curriculum, items: Sequence[Item], rng: np.random.Generator
 ) -> tuple[Tensor, float]:
-    with torch.autocast("cpu", torch.bfloat16):
+    with batches.at_half_precision(reader.model):
         features = reader.features([item.image for item in items])
         looks = _first_looks(reader, curriculum, items, features.detach())
         asked = [

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from service.generalist.architecture import IMAGENET_MEAN, IMAGENET_STD, InternVLChat
@@ -58,9 +58,9 @@ def hidden(model: InternVLChat, features: Tensor, questions: Rows) -> Tensor:
     Attention looks back only, so padding needs no mask.
     """
     longest = max(map(len, questions.ids))
-    ids = torch.zeros((len(questions.ids), longest), dtype=torch.long)
+    ids = torch.zeros((len(questions.ids), longest), dtype=torch.long, device=features.device)
     for place, row in enumerate(questions.ids):
-        ids[place, : len(row)] = torch.tensor(row)
+        ids[place, : len(row)] = torch.tensor(row, device=features.device)
     embeddings = model.embed(ids, features[list(questions.images)])
     states: Tensor = model.language_model.model(
         inputs_embeds=embeddings, use_cache=False
@@ -79,10 +79,11 @@ def answer_loss(model: InternVLChat, features: Tensor, questions: Rows) -> tuple
         for row, (ids, start) in enumerate(zip(questions.ids, questions.starts, strict=True))
         for at in range(start, len(ids))
     ]
-    at_row = torch.tensor([row for row, _ in places])
-    at_token = torch.tensor([at for _, at in places])
+    device = features.device
+    at_row = torch.tensor([row for row, _ in places], device=device)
+    at_token = torch.tensor([at for _, at in places], device=device)
     logits = model.language_model.lm_head(states[at_row, at_token - 1]).float()
-    truth = torch.tensor([questions.ids[row][at] for row, at in places])
+    truth = torch.tensor([questions.ids[row][at] for row, at in places], device=device)
     losses = functional.cross_entropy(logits, truth, reduction="none")
     lengths = torch.bincount(at_row, minlength=len(questions.ids)).float()
     weights = 1 + (LONG_ANSWER_WEIGHT - 1) * (lengths > LONG_ANSWER_TOKENS)
@@ -93,9 +94,25 @@ def answer_loss(model: InternVLChat, features: Tensor, questions: Rows) -> tuple
 def next_scores(model: InternVLChat, features: Tensor, questions: Rows) -> Tensor:
     """(rows, vocabulary): the scores of the token after each row."""
     states = hidden(model, features, questions)
-    last = torch.tensor([len(ids) - 1 for ids in questions.ids])
-    scores: Tensor = model.language_model.lm_head(states[torch.arange(len(last)), last])
+    last = torch.tensor([len(ids) - 1 for ids in questions.ids], device=features.device)
+    each = torch.arange(len(last), device=features.device)
+    scores: Tensor = model.language_model.lm_head(states[each, last])
     return scores
+
+
+def place_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are, and so where it computes."""
+    return next(model.parameters()).device
+
+
+def fastest() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def at_half_precision(model: nn.Module) -> torch.autocast:
+    """bfloat16 where it is safe, on whatever the model is on."""
+    return torch.autocast(place_of(model).type, torch.bfloat16)
 
 
 def pixel_values(images: NDArray[np.uint8]) -> Tensor:

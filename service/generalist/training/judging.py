@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 
 from service.domain import Evidence, LabelledAnswer, labels_of, vote
 from service.generalist.template import Template
-from service.generalist.training import examples
+from service.generalist.training import batches, examples
 from service.generalist.training.arbitrating import Reader
 from service.generalist.training.evidence import biased
 from service.generalist.training.panels import Material
@@ -83,7 +83,7 @@ def _answered(
     found: list[tuple[float, ...]] = []
     for start in range(0, len(material), AT_ONCE):
         cases = range(start, min(start + AT_ONCE, len(material)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with batches.at_half_precision(reader.model):
             features = reader.features([material.images[case] for case in cases])
         asked = [
             examples.diagnosis(

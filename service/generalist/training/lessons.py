@@ -82,6 +82,7 @@ def _marks(
     for number, rows, targets in drawn.parts:
         if not len(targets):
             continue
+        targets = targets.to(seen.device)
         logits = heads[number](seen[rows]).float()
         if lessons[number].exclusive:
             loss = functional.cross_entropy(logits, targets.argmax(1), reduction="sum")

@@ -28,7 +28,8 @@ def learn_to_see(
     file: Path | None = None,
 ) -> tuple[nn.ModuleList, list[Progress]]:
     """Train the tower with a throw-away head per lesson; returns the heads and the history."""
-    heads = lessons.heads(taught, model.config.text_config.hidden_size)
+    width = model.config.text_config.hidden_size
+    heads = lessons.heads(taught, width).to(batches.place_of(model))
     model.train()
     parts = {"vision_model": model.vision_model, "mlp1": model.mlp1, "heads": heads}
     learning = [
@@ -40,8 +41,8 @@ def learn_to_see(
     for step in optimisation.remaining():
         drawn = lessons.draw(taught, stage.batch, np.random.default_rng((seed, _STREAM, step)))
         with sdpa_kernel(SDPBackend.MATH):  # on a CPU, flash attention learns at half the speed
-            with torch.autocast("cpu", torch.bfloat16):
-                seen = model.image_features(batches.pixel_values(drawn.images)).mean(dim=1)
+            with batches.at_half_precision(model):
+                seen = _seen(model, drawn.images)
                 loss, right = lessons.marked(taught, drawn, heads, seen)
             optimisation.step(loss, right)
     return heads, optimisation.history
@@ -52,9 +53,10 @@ def marks(model: InternVLChat, head: nn.Module, images: Images) -> Tensor:
     """The logits (n, labels) of one lesson's head, for images never trained on."""
     model.eval()
     rows = range(0, len(images), BATCH)
-    seen = [
-        model.image_features(batches.pixel_values(images[row : row + BATCH])).mean(dim=1)
-        for row in rows
-    ]
-    logits: Tensor = head(torch.cat(seen))
+    logits: Tensor = head(torch.cat([_seen(model, images[row : row + BATCH]) for row in rows]))
     return logits
+
+
+def _seen(model: InternVLChat, images: Images) -> Tensor:
+    pixels = batches.pixel_values(images).to(batches.place_of(model))
+    return model.image_features(pixels).mean(dim=1)

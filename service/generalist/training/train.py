@@ -21,6 +21,7 @@ from service.generalist.chat import SYSTEM
 from service.generalist.template import Template
 from service.generalist.training import (
     arbitrating,
+    batches,
     examples,
     gather,
     initialise,
@@ -71,6 +72,7 @@ def train(
     torch.manual_seed(recipe.seed)
     model = checkpoint.create(work / "begun", configuration(recipe.model), tokenizer, recipe.seed)
     initialise.initialise(model)
+    model.to(batches.fastest())
     _learn_to_see(model, sources, recipe, work, on_progress, note)
     contest = _Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
     history = arbitrating.learn_to_arbitrate(
@@ -197,7 +199,7 @@ class _Contest:
 
     def crown(self, model: InternVLChat) -> None:
         model.load_state_dict(load_file(self._best))
-        model.eval()
+        model.cpu().eval()
 
     def _state(self) -> dict[str, Any]:
         return dict(self._reader.model.state_dict())
