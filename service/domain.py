@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.neighbour import Neighbour
 from specialists.prediction import Pixels, SpecialistPrediction
@@ -280,6 +281,15 @@ def labels_of(task: Task, probabilities: tuple[float, ...]) -> tuple[str, ...]:
     if found or task.nothing_found is None:
         return found
     return (task.nothing_found,)
+
+
+def target_labels(task: Task, target: NDArray[np.int64]) -> tuple[str, ...]:
+    """The labels a target of a data set stands for: a label's index, or one 0 or 1 per label."""
+    names = task.label_names
+    if np.ndim(target) == 0:
+        return (names[int(target)],)
+    found = tuple(name for name, holds in zip(names, target, strict=True) if holds)
+    return found or tuple(filter(None, [task.nothing_found]))
 
 
 def vote(task: Task, predictions: tuple[SpecialistPrediction, ...]) -> tuple[str, ...] | None:

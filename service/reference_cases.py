@@ -4,14 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from retrieval import indexing
 from retrieval import ingest as rows
 from retrieval.neighbour import ReferenceCase
-from service.domain import pixels_sha256
+from service.domain import pixels_sha256, target_labels
 from specialists.errors import InvalidSpecialist
 from specialists.loader import Specialist
 from specialists.prediction import Pixels
@@ -83,7 +81,9 @@ def ingest_split(
 ) -> int:
     """`ingest` for one split of a labelled data set; `pseudonym` is applied to its groups."""
     cases = [
-        reference_case(task, pixels, labels_of(task, target), origin, group and pseudonym(group))
+        reference_case(
+            task, pixels, target_labels(task, target), origin, group and pseudonym(group)
+        )
         for pixels, target, group in zip(split.images, split.targets, split.groups, strict=True)
     ]
     return ingest(engine, specialists, task, cases, split.images, on_progress)
@@ -99,15 +99,6 @@ def build(engine: Engine, specialists: Path, indexes: Path, task: Task) -> tuple
 
 def _nobody(done: int, total: int) -> None:
     del done, total
-
-
-def labels_of(task: Task, target: NDArray[np.int64]) -> tuple[str, ...]:
-    """The labels a target of a data set stands for: a label's index, or one 0 or 1 per label."""
-    names = task.label_names
-    if np.ndim(target) == 0:
-        return (names[int(target)],)
-    found = tuple(name for name, holds in zip(names, target, strict=True) if holds)
-    return found or tuple(filter(None, [task.nothing_found]))
 
 
 def _panel(specialists: Path, task: Task) -> tuple[Specialist, ...]:

@@ -12,12 +12,11 @@ from service import app as composition
 from service import calibration
 from service.cli import output
 from service.cli.specialists import DataOption, TaskOption
-from service.domain import Case, Diagnosis, Image, Result, pixels_sha256
+from service.domain import Case, Diagnosis, Image, Result, pixels_sha256, target_labels
 from service.errors import Misconfigured, NotFound
 from service.evaluation import run, table
 from service.evaluation.run import LabelledCase
 from service.ports import Kept
-from service.reference_cases import labels_of
 from service.settings import Settings
 from specialists import task as tasks
 from specialists.prediction import Pixels
@@ -77,7 +76,7 @@ def labelled_cases(task: Task, split: Split) -> list[LabelledCase]:
     """A case per image of the split, its group kept, so that nobody retrieves themselves."""
     return [
         LabelledCase(
-            Case(f"{task.name}-{place}", task, _image(pixels), group), labels_of(task, target)
+            Case(f"{task.name}-{place}", task, _image(pixels), group), target_labels(task, target)
         )
         for place, (pixels, group, target) in enumerate(
             zip(split.images, split.groups, split.targets, strict=True)
