@@ -80,11 +80,10 @@ def ingest_split(
     pseudonym: Callable[[str], str | None] = str,
 ) -> int:
     """`ingest` for one split of a labelled data set; `pseudonym` is applied to its groups."""
+    labels = [target_labels(task, target) for target in split.targets]
     cases = [
-        reference_case(
-            task, pixels, target_labels(task, target), origin, group and pseudonym(group)
-        )
-        for pixels, target, group in zip(split.images, split.targets, split.groups, strict=True)
+        reference_case(task, pixels, named, origin, group and pseudonym(group))
+        for pixels, named, group in zip(split.images, labels, split.groups, strict=True)
     ]
     return ingest(engine, specialists, task, cases, split.images, on_progress)
 

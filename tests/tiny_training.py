@@ -60,7 +60,7 @@ def a_tiny_recipe(steps: int = 30) -> Recipe:
         language_width=64, language_heads=1, language_layers=1, vocabulary=1024,
     )  # fmt: skip
     stage = Stage(steps, 16, 3e-3, 0.02)
-    return replace(nano, model=size, vision=stage, arbitration=stage)
+    return replace(nano, model=size, vision=stage, arbitration=stage, polish=stage)
 
 
 def a_curriculum(*materials: Material) -> Curriculum:
@@ -72,7 +72,8 @@ def a_curriculum(*materials: Material) -> Curriculum:
         weights=(1.0,) * len(materials),
         told=(),
         dialogues=(),
-        shares=nano.shares,
+        looks=(),
+        shares=nano.shares["arbitration"],
         evidence=nano.evidence,
     )
 

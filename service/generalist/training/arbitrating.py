@@ -19,19 +19,20 @@ from service.generalist.architecture import InternVLChat
 from service.generalist.chat import chat_ids
 from service.generalist.template import Template
 from service.generalist.training import batches, examples, reading
-from service.generalist.training.augment import Images
+from service.generalist.training.augment import EVERYDAY, Images, varied
 from service.generalist.training.batches import Rows
 from service.generalist.training.evidence import EvidenceMix
 from service.generalist.training.examples import Dialogue, Question
+from service.generalist.training.lessons import Lesson
 from service.generalist.training.optimisation import OnProgress, Optimisation, Progress, Stage
-from service.generalist.training.panels import Material
+from service.generalist.training.panels import Material, named
 from service.generalist.training.reading import Answers
 from specialists.task import Task, TaskKind
 
-NAME = "arbitration"
+NAME, POLISH = STAGES = ("arbitration", "polish")
 GROUPS = 3
 JUDGE_EVERY_STEPS = 250
-_STREAM = 2
+_STREAMS = {NAME: 2, POLISH: 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Shares:
     """How often each data type is drawn; `plain` is how often the published template is used."""
 
     diagnosis: float
+    look: float  # diagnosis from the image alone, of images that the vision tower knows
     report: float
     question: float
     dialogue: float
@@ -52,7 +54,8 @@ class Shares:
 class Curriculum:
     """Everything the second stage learns from.
 
-    `told` are report and question tasks with the place of the material they consult.
+    `told` are report and question tasks with the place of the material they consult; `looks` are
+    the real images that the vision tower learned from: too few were held out to learn labels by.
     """
 
     rich: Template
@@ -61,6 +64,7 @@ class Curriculum:
     weights: tuple[float, ...]
     told: tuple[tuple[Task, int], ...]
     dialogues: tuple[Dialogue, ...]
+    looks: tuple[tuple[Task, Lesson], ...]
     shares: Shares
     evidence: EvidenceMix
 
@@ -86,15 +90,19 @@ def learn_to_arbitrate(
     on_progress: OnProgress,
     file: Path | None = None,
     on_judged: Callable[[int], None] | None = None,
+    name: str = NAME,
 ) -> list[Progress]:
-    """Train projector and language model; every `JUDGE_EVERY_STEPS` a checkpoint can be judged."""
+    """Train projector and language model; every `JUDGE_EVERY_STEPS` a checkpoint can be judged.
+
+    Called a second time, at a lower rate and under the name `POLISH`, it goes on from there.
+    """
     model.train()
     model.vision_model.requires_grad_(requires_grad=False)
     learning = [pair for pair in model.named_parameters() if pair[1].requires_grad]
-    optimisation = Optimisation(learning, stage, NAME, on_progress, file)
+    optimisation = Optimisation(learning, stage, name, on_progress, file)
     reader = Reader(model, tokenizer)
     for step in optimisation.remaining():
-        rng = np.random.default_rng((seed, _STREAM, step))
+        rng = np.random.default_rng((seed, _STREAMS[name], step))
         items = [_item(curriculum, rng) for _ in range(stage.batch)]
         with sdpa_kernel(SDPBackend.MATH):
             loss, right = _learned(reader, curriculum, items, rng)
@@ -166,13 +174,17 @@ def _learned(
 
 def _item(curriculum: Curriculum, rng: np.random.Generator) -> Item:
     shares = curriculum.shares
-    kinds = ("diagnosis", "report", "question", "dialogue", "instruction", "description")
+    kinds = ("diagnosis", "look", "report", "question", "dialogue", "instruction", "description")
     weights = np.array([getattr(shares, kind) for kind in kinds])
     kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
     if kind == "dialogue" and curriculum.dialogues:
         dialogue = curriculum.dialogues[rng.integers(len(curriculum.dialogues))]
         row = dialogue.row(rng)
         return Item(kind, dialogue.images[dialogue.rows[row][0]], task=dialogue.task, row=row)
+    if kind == "look" and curriculum.looks:
+        task, lesson = curriculum.looks[rng.integers(len(curriculum.looks))]
+        row = lesson.draw(rng)
+        return Item(kind, varied(lesson.images[row], EVERYDAY, rng), task=task, row=row)
     wanted = {"report": TaskKind.REPORT, "question": TaskKind.QUESTION}.get(kind)
     told = [pair for pair in curriculum.told if pair[0].kind is wanted]
     if told:
@@ -234,6 +246,10 @@ def _questions(
         dialogue = next(one for one in curriculum.dialogues if one.task == item.task)
         _, question, answer = dialogue.rows[item.row]
         return [dialogue.asked(template, place, question, answer, rng)]
+    if item.kind == "look" and item.task:
+        lesson = next(lesson for task, lesson in curriculum.looks if task == item.task)
+        labels = named(item.task, lesson.targets[item.row])
+        return [examples.diagnosis(template, item.task, place, labels)]
     material = curriculum.materials[item.material]
     labels, written = material.labels(item.case), material.reports[item.case]
     if item.kind == "instruction":

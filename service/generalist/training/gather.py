@@ -84,9 +84,7 @@ def lessons(
     dialogues: Sequence[Dialogue],
 ) -> Iterator[Lesson]:
     """What the vision tower learns from: labels, and the words of reports that name places."""
-    for one in hospitals:
-        images = _resized(one.seen.images, recipe.model.image_size)
-        yield _lesson(one.task, images, _marks(one.task, one.seen), recipe)
+    yield from (lesson for _, lesson in looks(recipe, hospitals))
     for demo in demos:
         drawn = list(demo.series(recipe.material.phantoms_to_see, seed=SEEING))
         images = _resized([phantom.rgb for phantom in drawn], recipe.model.image_size)
@@ -99,6 +97,16 @@ def lessons(
     for dialogue in dialogues:
         weight = recipe.weights.get(dialogue.task.name, 1.0)
         yield Lesson(dialogue.task.name, dialogue.images, dialogue.organs, True, False, weight)
+
+
+def looks(recipe: Recipe, hospitals: Sequence[Hospital]) -> tuple[tuple[Task, Lesson], ...]:
+    """The lessons of the real data sets by task."""
+    return tuple((one.task, lesson_of(one, recipe)) for one in hospitals)
+
+
+def lesson_of(one: Hospital, recipe: Recipe) -> Lesson:
+    images = _resized(one.seen.images, recipe.model.image_size)
+    return _lesson(one.task, images, _marks(one.task, one.seen), recipe)
 
 
 def stand_ins(one: Hospital, folder: Path, note: Note) -> Path:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
+from service.generalist.training import arbitrating
 from service.generalist.training.arbitrating import Shares
 from service.generalist.training.evidence import EvidenceMix
 from service.generalist.training.optimisation import Stage
@@ -45,14 +46,22 @@ class Recipe:
     weights: dict[str, float]  # of lessons and materials by name; 1 where not given
     vision: Stage
     arbitration: Stage
-    shares: Shares
+    polish: Stage
+    shares: dict[str, Shares]  # of each of these two stages
     evidence: EvidenceMix
 
     def scaled(self, effort: float) -> "Recipe":
         """The same recipe with more or fewer steps."""
         return replace(
-            self, vision=_longer(self.vision, effort), arbitration=_longer(self.arbitration, effort)
+            self,
+            vision=_longer(self.vision, effort),
+            arbitration=_longer(self.arbitration, effort),
+            polish=_longer(self.polish, effort),
         )
+
+    def arbitrations(self) -> tuple[tuple[str, Stage], ...]:
+        """The two times that arbitration is learned, the second at a lower rate."""
+        return (arbitrating.NAME, self.arbitration), (arbitrating.POLISH, self.polish)
 
 
 def nano() -> Recipe:
@@ -68,9 +77,10 @@ def from_mapping(fields: dict[str, Any]) -> Recipe:
         material=Material(**fields["material"]),
         words_to_see=tuple(fields["words_to_see"]),
         weights=fields["weights"],
-        vision=Stage(**fields["vision"]),
-        arbitration=Stage(**fields["arbitration"]),
-        shares=Shares(**fields["shares"]),
+        vision=_stage(fields["vision"]),
+        arbitration=_stage(fields["arbitration"]),
+        polish=_stage(fields["polish"]),
+        shares={name: Shares(**fields[name]["shares"]) for name in arbitrating.STAGES},
         evidence=EvidenceMix(**fields["evidence"]),
     )
 
@@ -99,6 +109,10 @@ def configuration(size: Size) -> dict[str, Any]:
             "rope_theta": 10000.0,
         },
     }
+
+
+def _stage(fields: dict[str, Any]) -> Stage:
+    return Stage(**{name: value for name, value in fields.items() if name != "shares"})
 
 
 def _longer(stage: Stage, effort: float) -> Stage:

@@ -7,7 +7,7 @@ ends with the same weights.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ from service.generalist.training.arbitrating import Curriculum, Reader
 from service.generalist.training.examples import Dialogue
 from service.generalist.training.gather import Drawn, Hospital
 from service.generalist.training.lessons import Lesson
-from service.generalist.training.optimisation import OnProgress
+from service.generalist.training.optimisation import OnProgress, Progress
 from service.generalist.training.panels import Material
 from service.generalist.training.recipe import Recipe, configuration
 from specialists.task import Task
 
-STAGES = (seeing.NAME, arbitrating.NAME)
+STAGES = (seeing.NAME, *arbitrating.STAGES)
 REPEATED = 8
 """A recurring sentence counts as often in the tokenizer's corpus, against what was said once."""
 
@@ -75,16 +75,21 @@ def train(
     model.to(batches.fastest())
     _learn_to_see(model, sources, recipe, work, on_progress, note)
     contest = _Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
-    history = arbitrating.learn_to_arbitrate(
-        model,
-        tokenizer,
-        curriculum,
-        recipe.arbitration,
-        recipe.seed,
-        on_progress,
-        work / "arbitration.safetensors",
-        contest.enter,
-    )
+    history: list[Progress] = []
+    done = 0
+    for name, stage in recipe.arbitrations():
+        history += arbitrating.learn_to_arbitrate(
+            model,
+            tokenizer,
+            replace(curriculum, shares=recipe.shares[name]),
+            stage,
+            recipe.seed,
+            on_progress,
+            work / f"{name}.safetensors",
+            lambda step, before=done: contest.enter(before + step),  # type: ignore[misc]
+            name,
+        )
+        done += stage.steps
     contest.crown(model)
     checkpoint.save(model, tokenizer, model.config, out)
     plot.progress(history, contest.judgements, out / "training.png")
@@ -131,7 +136,8 @@ def _curriculum(sources: Sources, recipe: Recipe, materials: Sequence[Material])
         weights=tuple(recipe.weights.get(name, 1.0) for name in names),
         told=tuple((task, names.index(task.consults)) for task in sources.told),
         dialogues=sources.dialogues,
-        shares=recipe.shares,
+        looks=gather.looks(recipe, sources.hospitals),
+        shares=recipe.shares[arbitrating.NAME],
         evidence=recipe.evidence,
     )
 
