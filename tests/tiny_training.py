@@ -73,6 +73,7 @@ def a_curriculum(*materials: Material) -> Curriculum:
         told=(),
         dialogues=(),
         looks=(),
+        few=frozenset(),
         shares=nano.shares["arbitration"],
         evidence=nano.evidence,
     )

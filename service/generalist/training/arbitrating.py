@@ -48,6 +48,7 @@ class Shares:
     description: float
     plain: float
     blind: float  # arbitrations that are not told the first look
+    unseen: float  # arbitrations of few real images that are not shown the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,8 @@ class Curriculum:
     """Everything the second stage learns from.
 
     `told` are report and question tasks with the place of the material they consult; `looks` are
-    the real images that the vision tower learned from: too few were held out to learn labels by.
+    the real images that the vision tower learned from. Materials named in `few` hold so few
+    images that they would be learned by heart: they teach to weigh and not to see.
     """
 
     rich: Template
@@ -65,6 +67,7 @@ class Curriculum:
     told: tuple[tuple[Task, int], ...]
     dialogues: tuple[Dialogue, ...]
     looks: tuple[tuple[Task, Lesson], ...]
+    few: frozenset[int]
     shares: Shares
     evidence: EvidenceMix
 
@@ -161,6 +164,7 @@ def _learned(
     with batches.at_half_precision(reader.model):
         features = reader.features([item.image for item in items])
         looks = _first_looks(reader, curriculum, items, features.detach())
+        features = features * _shown(curriculum, items, rng).to(features.device)
         asked = [
             question
             for place, item in enumerate(items)
@@ -234,6 +238,17 @@ def _first_looks(
     return {place: LabelledAnswer((), said) for place, said in zip(places, read, strict=True)}
 
 
+def _shown(curriculum: Curriculum, items: Sequence[Item], rng: np.random.Generator) -> Tensor:
+    """(items, 1, 1): 0 where the image is withheld, so that it cannot be learned by heart."""
+    withheld = [
+        item.kind == "diagnosis"
+        and item.material in curriculum.few
+        and rng.random() < curriculum.shares.unseen
+        for item in items
+    ]
+    return (~torch.tensor(withheld)).float()[:, None, None]
+
+
 def _questions(
     curriculum: Curriculum,
     item: Item,
@@ -268,10 +283,10 @@ def _questions(
         helped_by = evidence if rng.random() < 0.6 else None
         return [examples.about(template, item.task, material.task, place, labels, rng, helped_by)]
     told = look if rng.random() >= curriculum.shares.blind else None
-    return [
-        examples.diagnosis(template, material.task, place, labels),
-        examples.diagnosis(template, material.task, place, labels, evidence, told),
-    ]
+    helped = examples.diagnosis(template, material.task, place, labels, evidence, told)
+    if item.material in curriculum.few:
+        return [helped]
+    return [examples.diagnosis(template, material.task, place, labels), helped]
 
 
 def _draft(material: Material, case: int, rng: np.random.Generator) -> str:

@@ -7,7 +7,8 @@ as an average over near places ("mimetic initialisation", Trockman and Kolter, 2
 """
 
 import math
-from typing import cast
+import re
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,11 +20,38 @@ from service.generalist.architecture import (
     VisionLayer,
 )
 
+NUMBER_WAVES = 6
+_PERCENT = re.compile(r" ?(\d{1,3})%[,.]?")
+
 POSITION_SCALE = 0.5
 LONGEST_WAVE = 100.0
 # Shares of identity and of noise in query·key and in value·projection, as in the paper.
 QUERY_KEY = (0.7, 0.7)
 VALUE_PROJECTION = (-0.4, 0.4)
+
+
+@torch.no_grad()
+def know_numbers(model: InternVLChat, tokenizer: Any) -> None:
+    """Let the embeddings of percentages begin as smooth functions of their value.
+
+    Evidence is full of them, and a token says nothing of its digits: without this, that 92 % lies
+    between 91 % and 93 % has to be learned for every number anew.
+    """
+    table = model.language_model.get_input_embeddings().weight
+    spread = float(table.std())
+    numbers = {
+        place: int(found[1]) / 100
+        for text, place in tokenizer.get_vocab().items()
+        if (found := _PERCENT.fullmatch(tokenizer.convert_tokens_to_string([text])))
+    }
+    if not numbers:
+        return
+    value = torch.tensor(list(numbers.values())).clamp(0.005, 0.995)
+    waves = [torch.cos(math.pi * k * value) for k in range(1, NUMBER_WAVES + 1)]
+    known = torch.stack([torch.logit(value) / 2, *waves], dim=1)
+    meaning = known @ torch.randn(known.shape[1], table.shape[1]) / math.sqrt(known.shape[1])
+    rows = torch.tensor(list(numbers))
+    table[rows] = 0.3 * table[rows] + spread * meaning / meaning.std()
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ class Recipe:
     model: Size
     material: Material
     words_to_see: tuple[str, ...]
-    weights: dict[str, float]  # of lessons and materials by name; 1 where not given
+    weights: dict[str, float]  # of lessons by name; 1 where not given
+    material_weights: dict[str, float]  # of what arbitration is learned on
     vision: Stage
     arbitration: Stage
     polish: Stage
@@ -77,6 +78,7 @@ def from_mapping(fields: dict[str, Any]) -> Recipe:
         material=Material(**fields["material"]),
         words_to_see=tuple(fields["words_to_see"]),
         weights=fields["weights"],
+        material_weights=fields["material_weights"],
         vision=_stage(fields["vision"]),
         arbitration=_stage(fields["arbitration"]),
         polish=_stage(fields["polish"]),

@@ -72,6 +72,7 @@ def train(
     torch.manual_seed(recipe.seed)
     model = checkpoint.create(work / "begun", configuration(recipe.model), tokenizer, recipe.seed)
     initialise.initialise(model)
+    initialise.know_numbers(model, tokenizer)
     model.to(batches.fastest())
     _learn_to_see(model, sources, recipe, work, on_progress, note)
     contest = _Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
@@ -133,10 +134,11 @@ def _curriculum(sources: Sources, recipe: Recipe, materials: Sequence[Material])
         rich=template.find("rich"),
         plain=template.find("paper"),
         materials=tuple(materials),
-        weights=tuple(recipe.weights.get(name, 1.0) for name in names),
+        weights=tuple(recipe.material_weights.get(name, 1.0) for name in names),
         told=tuple((task, names.index(task.consults)) for task in sources.told),
         dialogues=sources.dialogues,
         looks=gather.looks(recipe, sources.hospitals),
+        few=frozenset(range(len(sources.hospitals))),  # they come first
         shares=recipe.shares[arbitrating.NAME],
         evidence=recipe.evidence,
     )
