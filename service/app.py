@@ -28,6 +28,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     Its lifespan starts the parts and stops them. A part that cannot start stops the start, with
     its own error; specialists are loaded afterwards, in the background.
     """
+    templates.find(settings.prompt_template)  # a bad one stops here, not in the server's start
     if not structlog.is_configured():
         prepare_logging(settings)  # the default would print local variables: images and identifiers
     metrics = Metrics()
@@ -108,6 +109,7 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     from service.persistence.store import SqlStore
     from specialists.pool import SpecialistPool
 
+    template = templates.find(settings.prompt_template)
     engine = open_engine(settings.database_url)
     stack.callback(engine.dispose)
     upgrade(engine)
@@ -130,7 +132,7 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
             retriever,
             generalist,
             store,
-            templates.find(settings.prompt_template),
+            template,
             Calibrated(settings.calibration_folder),
         ),
         specialists=specialists,

@@ -45,7 +45,8 @@ class Case:
     `group` names the patient or study by a pseudonym, so that retrieval does not return the
     patient's own earlier images. A report or a question may consult the panel and the reference
     cases of another task, which has labels: `consulted`. `draft` is the report of a report
-    specialist; `choices` are the permitted answers to a closed question.
+    specialist; `choices` are the permitted answers to a closed question. `modality` is what a
+    DICOM file says of itself (PS3.3 section C.7.3.1.1.1), such as CR.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Case:
     question: str = ""
     choices: tuple[str, ...] = ()
     draft: str = ""
+    modality: str | None = None
 
     @property
     def evidence_task(self) -> Task:

@@ -131,7 +131,7 @@ class Pipeline:
             choices=case.choices,
             probabilities=course.final.probabilities,
             evidence=course.evidence,
-            review_reasons=parser.answer_review_reasons(course.final, course.evidence),
+            review_reasons=parser.answer_review_reasons(case, course.final, course.evidence),
             provenance=course.provenance,
             notes=course.notes,
             durations_seconds=course.seconds,
@@ -145,7 +145,7 @@ class Pipeline:
         with watch.stage("total"):
             first = prompt.initial(self.template, case)
             initial, evidence = await _together(
-                self._look(first, read, watch, tell),
+                self._look(case, first, read, watch, tell),
                 gather(self.specialists, self.retriever, case, watch, tell),
             )
             last, final, notes = await self._arbitrate(
@@ -161,10 +161,17 @@ class Pipeline:
         )
 
     async def _look(
-        self, asked: Prompt, read: Callable[[Completion], Said], watch: Stopwatch, tell: Tell
+        self,
+        case: Case,
+        asked: Prompt,
+        read: Callable[[Completion], Said],
+        watch: Stopwatch,
+        tell: Tell,
     ) -> Said:
+        """The first answer; it is the last one, and heard as such, where none can follow."""
+        is_last = not (case.evidence_task.is_labelled or case.draft)
         with watch.stage("initial"):
-            said = read(await self.generalist.answer(asked))
+            said = read(await self._write(asked, tell if is_last else nobody))
         tell("initial", said)
         return said
 
@@ -206,7 +213,12 @@ class Pipeline:
         return Completion("".join(pieces).strip())
 
     async def _stored(self, result: Kept) -> Kept:
-        await self.store.save(result)
+        """Who leaves while it is being saved comes too late: a save has no half-way."""
+        saving = asyncio.ensure_future(self.store.save(result))
+        try:
+            await asyncio.shield(saving)
+        except asyncio.CancelledError:
+            await saving
         return result
 
     def _provenance(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli import output
+from service.cli import checkpoints, output
 from service.cli.bootstrap import write_instructions
 from service.errors import Misconfigured
 from service.settings import Settings
@@ -151,3 +151,7 @@ def _pairs(settings: Settings, option: str, entries: list[str]) -> Iterator[tupl
 
 
 app.command("bootstrap")(write_instructions)
+
+
+app.command()(checkpoints.convert)
+app.command()(checkpoints.check)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from service import modality
 from service.domain import (
     Case,
     Completion,
@@ -14,7 +15,9 @@ from service.domain import (
 )
 from service.errors import UnparsableAnswer
 
-_SECTIONS = re.compile(r"\s*findings\s*:(.*?)impressions?\s*:(.*)", re.IGNORECASE | re.DOTALL)
+_SECTIONS = re.compile(  # headings may be set off as in Markdown: "**Findings:**", "## Findings:"
+    r"[\s*#]*findings?[\s*]*:(.*?)\bimpressions?[\s*]*:(.*)", re.IGNORECASE | re.DOTALL
+)
 
 _LOW = "low probability"
 
@@ -41,7 +44,7 @@ def review_reasons(case: Case, final: LabelledAnswer, evidence: Evidence) -> tup
 def sections(text: str) -> tuple[str, str]:
     """Findings and Impression of a report; a text without the two is all findings."""
     found = _SECTIONS.fullmatch(text)
-    return (found[1].strip(), found[2].strip()) if found else (text.strip(), "")
+    return (_body(found[1]), _body(found[2])) if found else (text.strip(), "")
 
 
 def report_review_reasons(case: Case, text: str, evidence: Evidence) -> tuple[str, ...]:
@@ -49,12 +52,19 @@ def report_review_reasons(case: Case, text: str, evidence: Evidence) -> tuple[st
     return tuple(_report_reasons(case, text, evidence))
 
 
-def answer_review_reasons(said: Completion, evidence: Evidence) -> tuple[str, ...]:
+def answer_review_reasons(case: Case, said: Completion, evidence: Evidence) -> tuple[str, ...]:
     """Why a person must look at this answer, one sentence each."""
-    reasons = []
+    return tuple(_answer_reasons(case, said, evidence))
+
+
+def _body(section: str) -> str:
+    return section.strip(" \t\r\n*#")
+
+
+def _answer_reasons(case: Case, said: Completion, evidence: Evidence) -> Iterator[str]:
     if said.probabilities and max(said.probabilities) < LOW_PROBABILITY:
-        reasons.append(_low(max(said.probabilities)))
-    return (*reasons, *_missing(evidence))
+        yield _low(max(said.probabilities))
+    yield from _of_input(case, evidence)
 
 
 def _report_reasons(case: Case, text: str, evidence: Evidence) -> Iterator[str]:
@@ -65,10 +75,12 @@ def _report_reasons(case: Case, text: str, evidence: Evidence) -> Iterator[str]:
     for label in most or ():
         if label != task.nothing_found and label.casefold() not in text.casefold():
             yield f"most specialists name {label}, which the report does not mention"
-    yield from _missing(evidence)
+    yield from _of_input(case, evidence)
 
 
-def _missing(evidence: Evidence) -> Iterator[str]:
+def _of_input(case: Case, evidence: Evidence) -> Iterator[str]:
+    if case.modality and modality.differs(case.task.modality, case.modality):
+        yield f"the file says it is {case.modality}, the task is for {case.task.modality}"
     if evidence.missing:
         yield "missing evidence: " + ", ".join(missing.part for missing in evidence.missing)
 
@@ -89,7 +101,7 @@ def _reasons(case: Case, final: LabelledAnswer, evidence: Evidence) -> Iterator[
     if evidence.moed and 2 * agreed <= len(evidence.moed):
         said = f"{agreed} of {len(evidence.moed)} specialists name {_named(final.labels)}"
         yield f"the generalist stands against the panel or a divided one: {said}"
-    yield from _missing(evidence)
+    yield from _of_input(case, evidence)
 
 
 def _named(labels: tuple[str, ...]) -> str:

@@ -68,18 +68,19 @@ def parse(text: str) -> Template:
     """The template of a TOML document; raises Misconfigured with the first thing wrong."""
     try:
         fields = tomllib.loads(text)
-        name, ask, evidence = str(fields["name"]), fields["ask"], fields.get("evidence", {})
-        asked = {key: str(ask[key]) for key in (*TaskKind, CHOICES)}
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        name, ask = str(fields["name"]), fields["ask"]
+        asked = {key: ask[key] for key in (*TaskKind, CHOICES)}
+        evidence = dict(fields.get("evidence", {}))
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise Misconfigured(f"not a prompt template: {error}") from error
-    for sentence in asked.values():
-        _check("ask", sentence, _ASK_SLOTS)
+    for key, sentence in asked.items():
+        _check(key, sentence, _ASK_SLOTS)
     for key, sentence in evidence.items():
         if key not in _EVIDENCE_SLOTS:
             raise Misconfigured(f"a prompt template has no sentence called {key!r}")
         _check(key, sentence, _EVIDENCE_SLOTS[key])
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Template(f"{name}@{digest[:12]}", asked, dict(evidence))
+    return Template(f"{name}@{digest[:12]}", asked, evidence)
 
 
 @cache
@@ -91,9 +92,15 @@ def _shipped(name: str) -> Template:
 
 
 def _check(key: str, sentence: object, allowed: frozenset[str]) -> None:
+    place = f"sentence {key!r} of the prompt template"
+    if not isinstance(sentence, str):
+        raise Misconfigured(f"{place} is no text")
     try:
-        slots = {slot for _, slot, _, _ in string.Formatter().parse(str(sentence)) if slot}
+        parts = [part for part in string.Formatter().parse(sentence) if part[1] is not None]
     except ValueError as error:
-        raise Misconfigured(f"sentence {key!r} of the prompt template: {error}") from error
-    if unknown := sorted(slots - allowed):
-        raise Misconfigured(f"sentence {key!r} of the prompt template has no slot {unknown[0]!r}")
+        raise Misconfigured(f"{place}: {error}") from error
+    for _, slot, form, conversion in parts:
+        if slot not in allowed:
+            raise Misconfigured(f"{place} has no slot {slot!r}")
+        if form or conversion:
+            raise Misconfigured(f"{place}: slot {slot!r} takes no format")

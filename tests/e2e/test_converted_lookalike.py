@@ -1,0 +1,100 @@
+"""A look-alike of the published MedDr, converted by the command line: vLLM writes as we compute."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from lookalike import a_lookalike
+from PIL import Image as Pictures
+from transformers import DynamicCache
+from vllm_server import vllm_serving
+
+from service.cli.main import main
+from service.domain import Image, Prompt
+from service.generalist import checkpoint, protocol
+from service.generalist.architecture import preprocess
+from service.generalist.chat import chat_ids
+from service.generalist.checkpoint import Checkpoint
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+TOKENS = 32
+TEXTS = (
+    "You are a medical imaging assistant. Your task is diagnosis. Answer with exactly one option.",
+    "The permitted diagnoses are \"normal\", \"pneumonia\". Answer with exactly one option.",
+    "Diagnoses of the most similar cases: pneumonia, nodule, mass. Is there an effusion?",
+    "Findings:",
+    "  Two spaces, a\nline break, é, ü, 漢字 and 🩻: 12.5 % <5 mm. <|im_end|>",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The converted look-alike."""
+    published = tmp_path_factory.mktemp("published") / "MedDr_0401"
+    converted = tmp_path_factory.mktemp("converted") / "meddr"
+    a_lookalike(published)
+    with pytest.raises(SystemExit) as end:
+        main(["generalist", "convert", str(published), str(converted)])
+    assert not end.value.code
+    return converted
+
+
+@pytest.fixture(scope="module")
+def base_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with vllm_serving(folder, "meddr", "float32", log) as url:
+        yield url
+
+
+def test_vllm_writes_the_tokens_that_our_architecture_computes(folder: Path, base_url: str) -> None:
+    loaded = checkpoint.load(folder)
+
+    for number in range(10):
+        prompt = Prompt(an_image(number), TEXTS[number % len(TEXTS)], max_tokens=TOKENS)
+        asked, written = from_vllm(base_url, prompt)
+        ids = chat_ids(loaded.tokenizer, prompt.text, loaded.config.image_tokens)
+        assert asked == ids, prompt.text
+        assert written == computed(loaded, prompt.image, ids), prompt.text
+        assert len(written) == TOKENS
+
+
+def from_vllm(base_url: str, prompt: Prompt) -> tuple[list[int], list[int]]:
+    """The ids of the prompt and of the answer, which no end of text cuts short."""
+    body = {
+        "model": "meddr",
+        "messages": [protocol.message(prompt)],
+        "max_tokens": prompt.max_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "return_token_ids": True,
+    }
+    url = f"{base_url}/v1/chat/completions"
+    reply: dict[str, Any] = httpx.post(url, json=body, timeout=120, trust_env=False).json()
+    return reply["prompt_token_ids"], reply["choices"][0]["token_ids"]
+
+
+@torch.inference_mode()
+def computed(loaded: Checkpoint, image: Image, ids: list[int]) -> list[int]:
+    """Greedy tokens of our architecture, in float32."""
+    model, written = loaded.model, list[int]()
+    pixels = preprocess(image.pixels, loaded.config.force_image_size)
+    embeddings = model.embed(torch.tensor([ids]), model.image_features(pixels[None]))
+    past = DynamicCache()
+    while len(written) < TOKENS:
+        output = model.language_model(
+            inputs_embeds=embeddings, past_key_values=past, use_cache=True, logits_to_keep=1
+        )
+        written.append(int(output.logits[0, -1].argmax()))
+        embeddings = model.language_model.get_input_embeddings()(torch.tensor([written[-1:]]))
+    return written
+
+
+def an_image(seed: int) -> Image:
+    blotches = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    stretched = Pictures.fromarray(blotches).resize((200, 160), Pictures.Resampling.BICUBIC)
+    return Image(np.asarray(stretched), sha256=f"blotches-{seed}", media_type="image/png")
