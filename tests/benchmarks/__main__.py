@@ -1,95 +1,32 @@
 """Benchmarks that compare side by side in one run: `make bench ARGS="end-to-end --json"`.
 
-end-to-end   one warm diagnosis through the pipeline, against the published procedure with the
-             same models: stages one after another, specialists one by one with a forward for the
-             prediction and another for the embedding, no prefix reused.
+end-to-end   one warm diagnosis, against the published procedure with the same models
+arbitration  GSCo against every other system, biased panels, a second scanner (minutes to an hour)
 """
 
 import argparse
-import asyncio
-import json
-import statistics
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from uuid import uuid4
+from pathlib import Path
 
-from retrieval.neighbour import Query
-from service.app import running_parts
-from service.cli.evaluate import Forgetful
-from service.demo import home
-from service.demo.tasks import demo_tasks
-from service.domain import Case, Image, pixels_sha256
-from service.generalist import prompt
-from service.settings import Settings, read_settings
-from specialists.training import evaluate
-
-WARM_UP = 3
+from tests.benchmarks import arbitration, end_to_end
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmark", choices=["end-to-end"])
-    parser.add_argument("--cases", type=int, default=30)
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    chosen = parser.add_subparsers(dest="benchmark", required=True)
+    warm = chosen.add_parser("end-to-end")
+    warm.add_argument("--cases", type=int, default=30)
+    warm.add_argument("--json", action="store_true")
+    decides = chosen.add_parser("arbitration")
+    decides.add_argument("--data", type=Path, help="folder of cxr_kermany/ and busi/")
+    decides.add_argument("--home", type=Path, required=True, help="home folder to work in")
+    decides.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
-    settings = read_settings()
-    home.prepare(settings, lambda task: None)
-    result = asyncio.run(end_to_end(settings, options.cases))
-    print(json.dumps(result, indent=2) if options.json else as_text(result))
-
-
-async def end_to_end(settings: Settings, count: int) -> dict[str, object]:
-    demo = demo_tasks()[0]
-    phantoms = list(demo.series(2 * (count + WARM_UP), seed=404))
-    cases = [Case(str(uuid4()), demo.task, image_of(phantom.rgb)) for phantom in phantoms]
-    specialists, _ = evaluate.load_panel(settings.specialists_folder / demo.task.name, demo.task)
-    async with running_parts(settings) as parts:
-        pipeline = replace(parts.pipeline, store=Forgetful())
-
-        async def published(case: Case) -> None:
-            await parts.generalist.answer(prompt.initial(case))
-            queries = []
-            for specialist in specialists:
-                await asyncio.to_thread(evaluate.run, [specialist], [case.image.pixels])
-                seen = await asyncio.to_thread(evaluate.run, [specialist], [case.image.pixels])
-                sha256 = specialist.manifest.weights_sha256
-                queries.append(Query(specialist.name, sha256, seen[specialist.name][1][0]))
-            await parts.retriever.search(
-                case.task.name, tuple(queries), group=None, image_sha256=""
-            )
-            unseen = replace(case, image=image_of(255 - case.image.pixels))
-            await parts.generalist.answer(prompt.initial(unseen))
-
-        ours, theirs = [], []
-        for one, other in zip(cases[::2], cases[1::2], strict=True):
-            ours.append(await timed(pipeline.diagnose, one))
-            theirs.append(await timed(published, other))
-    return summary(ours[WARM_UP:], theirs[WARM_UP:])
-
-
-async def timed(call: Callable[[Case], Awaitable[object]], case: Case) -> float:
-    started = time.perf_counter()
-    await call(case)
-    return time.perf_counter() - started
-
-
-def summary(ours: list[float], theirs: list[float]) -> dict[str, object]:
-    ratios = [other / one for one, other in zip(ours, theirs, strict=True)]
-    return {
-        "cases": len(ours),
-        "gsco_median_seconds": round(statistics.median(ours), 4),
-        "published_procedure_median_seconds": round(statistics.median(theirs), 4),
-        "median_ratio": round(statistics.median(ratios), 2),
-    }
-
-
-def as_text(result: dict[str, object]) -> str:
-    return "\n".join(f"{name:36} {value}" for name, value in result.items())
-
-
-def image_of(pixels: object) -> Image:
-    return Image(pixels, pixels_sha256(pixels), "image/png")  # type: ignore[arg-type]
+    if options.benchmark == "end-to-end":
+        end_to_end.main(options.cases, as_json=options.json)
+    else:
+        arbitration.main(options.data, options.home, options.out)
 
 
 if __name__ == "__main__":
