@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -215,10 +215,10 @@ class Pipeline:
     async def _stored(self, result: Kept) -> Kept:
         """Who leaves while it is being saved comes too late: a save has no half-way."""
         saving = asyncio.ensure_future(self.store.save(result))
-        try:
-            await asyncio.shield(saving)
-        except asyncio.CancelledError:
-            await saving
+        while not saving.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((saving,))  # which, unlike await, cancels nothing
+        saving.result()
         return result
 
     def _provenance(

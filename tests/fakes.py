@@ -198,10 +198,15 @@ class FakeStore(FakePart):
 
 
 @dataclass(frozen=True)
+class FakeAttributes:
+    modality: str | None
+
+
+@dataclass(frozen=True)
 class FakeIntakeResult:
     image: Image
     group: str | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: FakeAttributes | None = None
     references: Any = None
 
 
@@ -211,12 +216,14 @@ class FakeIntake(FakePart):
 
     group: str | None = None
     notes: tuple[str, ...] = ()
+    modality: str | None = None
 
     async def decode(self, data: bytes, *, frame: int | None = None) -> FakeIntakeResult:
         await self._act((len(data), frame))
         digest = hashlib.sha256(data).hexdigest()
         pixels = a_picture(seed=int(digest[:8], 16))
-        return FakeIntakeResult(an_image(pixels, sha256=digest, notes=self.notes), self.group)
+        image = an_image(pixels, sha256=digest, notes=self.notes)
+        return FakeIntakeResult(image, self.group, FakeAttributes(self.modality))
 
 
 def completion(choices: Sequence[str], chosen: str, probability: float = 0.9) -> Completion:

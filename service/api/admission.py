@@ -1,11 +1,12 @@
 """How many cases are diagnosed at once, and what happens when their callers leave."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 from prometheus_client import Gauge
 
 from service.errors import Overloaded
@@ -21,11 +22,15 @@ class Admission:
         self._inside = 0
         self._gauge = gauge
 
+    def check(self) -> None:
+        """Raises Overloaded when there is no room."""
+        if self._inside >= self._limit:
+            raise Overloaded(f"{self._limit} cases are being diagnosed: try again later")
+
     @contextmanager
     def enter(self) -> Iterator[None]:
         """Holds a place for one case; raises Overloaded when there is none."""
-        if self._inside >= self._limit:
-            raise Overloaded(f"{self._limit} cases are being diagnosed: try again later")
+        self.check()
         self._inside += 1
         self._gauge.set(self._inside)
         try:
@@ -35,6 +40,23 @@ class Admission:
             self._gauge.set(self._inside)
 
 
+class AdmittedRoute(APIRoute):
+    """Turns a case away before its body is received when there is no room for it.
+
+    A place is held only once the body is there: slow senders would hold them all.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        handle = super().get_route_handler()
+
+        async def admitted(request: Request) -> Response:
+            if request.method == "POST":
+                request.app.state.serving.admission.check()
+            return await handle(request)
+
+        return admitted
+
+
 class CallerLeft(Exception):
     """The caller closed the connection before the answer was there."""
 
@@ -42,6 +64,7 @@ class CallerLeft(Exception):
 async def unless_abandoned(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of the work, which is cancelled when the caller leaves (CallerLeft).
 
+    Work that is done nevertheless, because it was being stored already, has its result.
     The request's body must have been read.
     """
     working = asyncio.ensure_future(work)
@@ -49,6 +72,8 @@ async def unless_abandoned(request: Request, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
+            await _cancel(working)
+        if working.cancelled():
             raise CallerLeft
         return working.result()
     finally:

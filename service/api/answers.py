@@ -4,24 +4,24 @@ from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Form, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 
 from service.api import problems, replies
+from service.api.admission import AdmittedRoute
 from service.api.dependencies import KnownOptions, ServingDep
 from service.api.diagnoses import ID
 from service.api.replies import STREAMED, Asking
-from service.api.schemas_text import (
-    LONGEST_CHOICE,
-    AnswerRequest,
-    AnswerResponse,
-    answer_response,
-)
+from service.api.schemas_text import AnswerRequest, AnswerResponse, answer_response
 from service.domain import Answer
 from service.errors import NotFound
 from service.progress import Tell
 
-router = APIRouter(prefix="/v1/answers", tags=["answers"], dependencies=[KnownOptions])
+router = APIRouter(
+    prefix="/v1/answers",
+    tags=["answers"],
+    dependencies=[KnownOptions],
+    route_class=AdmittedRoute,
+)
 
 
 @router.post(
@@ -43,8 +43,7 @@ async def create_answer(
     Stored before this replies.
     """
     await replies.refuse_repeated_fields(request, except_for="choices")
-    choices = _distinct(form.choices)
-    task = await serving.tasks.find(form.task)
+    task = await replies.task_asked_at(serving, router.prefix, form.task)
     other = await replies.consulted(serving, task)
     file, id = await form.file.read(), str(uuid4())
 
@@ -61,7 +60,7 @@ async def create_answer(
                     form.group,
                     consulted=other,
                     question=form.question,
-                    choices=choices,
+                    choices=tuple(form.choices),
                 ),
                 tell,
             ),
@@ -83,17 +82,3 @@ async def get_answer(id: str, serving: ServingDep) -> AnswerResponse:
         raise NotFound(f"no answer {id[:64]!r}")
     answer = await serving.parts.store.get(Answer, id)
     return answer_response(answer, await replies.known(serving, answer.consulted))
-
-
-def _distinct(given: list[str]) -> tuple[str, ...]:
-    """One permitted answer is no choice, and two that are equal cannot be told apart."""
-    choices = tuple(choice.strip() for choice in given)
-    if any(not 0 < len(choice) <= LONGEST_CHOICE or not choice.isprintable() for choice in choices):
-        raise _refused(f"each is one line of 1 to {LONGEST_CHOICE} characters")
-    if len({choice.casefold() for choice in choices}) < len(choices) or len(choices) == 1:
-        raise _refused("two or more different answers, or none for an open question")
-    return choices
-
-
-def _refused(reason: str) -> RequestValidationError:
-    return RequestValidationError([{"type": "choices", "loc": ("body", "choices"), "msg": reason}])

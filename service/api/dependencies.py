@@ -52,11 +52,20 @@ class Panel(ports.Specialists, Protocol):
     def loaded(self) -> Sequence[LoadedPanel]: ...
 
 
+class Attributes(Protocol):
+    """What a DICOM file says of its image."""
+
+    @property
+    def modality(self) -> str | None: ...
+
+
 class Decoded(Protocol):
     @property
     def image(self) -> Image: ...
     @property
     def group(self) -> str | None: ...
+    @property
+    def attributes(self) -> Attributes | None: ...
 
 
 class Intake(Protocol):

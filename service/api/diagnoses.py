@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.api import problems, replies
+from service.api.admission import AdmittedRoute
 from service.api.dependencies import KnownOptions, ServingDep
 from service.api.replies import STREAMED, Asking
 from service.api.schemas import DiagnosisRequest, DiagnosisResponse, diagnosis_response
@@ -17,7 +18,12 @@ from service.progress import Tell
 
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-router = APIRouter(prefix="/v1/diagnoses", tags=["diagnoses"], dependencies=[KnownOptions])
+router = APIRouter(
+    prefix="/v1/diagnoses",
+    tags=["diagnoses"],
+    dependencies=[KnownOptions],
+    route_class=AdmittedRoute,
+)
 
 
 @router.post(
@@ -40,7 +46,7 @@ async def create_diagnosis(
     there is no diagnosis: 503, and nothing is stored.
     """
     await replies.refuse_repeated_fields(request)
-    task = await serving.tasks.find(form.task)
+    task = await replies.task_asked_at(serving, router.prefix, form.task)
     file, id = await form.file.read(), str(uuid4())
 
     async def work(tell: Tell) -> Diagnosis:

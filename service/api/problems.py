@@ -87,6 +87,8 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
     Overloaded: Kind(503, "overloaded", "The service is busy"),
     PoolOverloaded: Kind(503, "overloaded", "The service is busy"),
 }
+_NOTHING_STORED = "Nothing was stored; try again later."
+_OF_DATABASE = (OperationalError, InterfaceError, PoolTimeout)
 _OF_STATUS: Mapping[int, Kind] = {
     400: Kind(400, "malformed-request", "The request cannot be read"),
     404: Kind(404, "no-such-address", "There is nothing at this address"),
@@ -105,7 +107,7 @@ def install(app: FastAPI) -> None:
     """Answers every error of the application with a problem document."""
     for error in (GscoError, SpecialistsError, RetrievalError, CallerLeft):
         app.add_exception_handler(error, _answer_ours)
-    for refusal in (OperationalError, InterfaceError, PoolTimeout):
+    for refusal in _OF_DATABASE:
         app.add_exception_handler(refusal, _answer_database)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -138,9 +140,17 @@ def document(request: Request, kind: Kind, detail: str, **members: Any) -> dict[
     }
 
 
-def unexpected(request: Request) -> dict[str, Any]:
-    """The document of an error that nobody foresaw."""
-    return document(request, INTERNAL, _DETAILS[500])
+def told_in_stream(request: Request, error: Exception) -> dict[str, Any]:
+    """The document of an error in an answer that has begun; logged as others are."""
+    kind = kind_of(error)
+    if isinstance(error, _OF_DATABASE):
+        _log_database(error)
+        return document(request, NO_DATABASE, _NOTHING_STORED)
+    if kind is INTERNAL:
+        log.error("a streamed case failed", exc_info=error)
+        return document(request, INTERNAL, _DETAILS[500])
+    _log_ours(kind, error)
+    return document(request, kind, str(error) or kind.title)
 
 
 def respond_unexpected(request: Request) -> JSONResponse:
@@ -182,15 +192,24 @@ async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
     kind = kind_of(error)
     if kind is INTERNAL:
         raise error
-    if kind.status >= 500:
-        log.warning(kind.title, reason=str(error))
+    _log_ours(kind, error)
     return respond(request, kind, str(error) or kind.title)
 
 
 async def _answer_database(request: Request, error: Exception) -> JSONResponse:
+    _log_database(error)
+    return respond(request, NO_DATABASE, _NOTHING_STORED)
+
+
+def _log_ours(kind: Kind, error: Exception) -> None:
+    """An unparsable answer quotes what was asked and answered: that is for the caller alone."""
+    if kind.status >= 500:
+        log.warning(kind.title, reason=None if isinstance(error, UnparsableAnswer) else str(error))
+
+
+def _log_database(error: Exception) -> None:
     """The driver's text may hold what was being stored: it is not shown."""
     log.error("the database does not answer", exc_info=error)
-    return respond(request, NO_DATABASE, "Nothing was stored; try again later.")
 
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
@@ -16,15 +15,21 @@ from starlette.exceptions import HTTPException
 
 from service.api import problems
 from service.api.admission import unless_abandoned
-from service.api.dependencies import Serving
+from service.api.dependencies import Decoded, Serving
 from service.api.shapes import neighbour_shape, prediction_shape, probabilities_shape
 from service.domain import Case, Completion, LabelledAnswer, Result
-from service.errors import GscoError
+from service.errors import InvalidInput
 from service.progress import Tell, nobody
-from specialists.errors import SpecialistsError, UnknownTask
-from specialists.task import Task
+from specialists.errors import UnknownTask
+from specialists.task import Task, TaskKind
 
-log = structlog.stdlib.get_logger(__name__)
+ADDRESSES = {
+    TaskKind.SINGLE_LABEL: "/v1/diagnoses",
+    TaskKind.MULTI_LABEL: "/v1/diagnoses",
+    TaskKind.REPORT: "/v1/reports",
+    TaskKind.QUESTION: "/v1/answers",
+}
+"""Where a task of each kind is asked."""
 
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")  # the latter lacks the file
 EVENT_STREAM = "text/event-stream"
@@ -58,6 +63,16 @@ class Asking:
     evidence_task: Task
 
 
+async def task_asked_at(serving: Serving, address: str, name: str) -> Task:
+    """A task by name; raises UnknownTask, and InvalidInput where its kind is asked elsewhere."""
+    task = await serving.tasks.find(name)
+    if ADDRESSES[task.kind] != address:
+        raise InvalidInput(
+            f"task {task.name!r} is a {task.kind} task: ask it at POST {ADDRESSES[task.kind]}"
+        )
+    return task
+
+
 async def consulted(serving: Serving, task: Task) -> Task | None:
     """The task that a report or question task consults; raises UnknownTask where it is gone."""
     return await serving.tasks.find(task.consults) if task.consults else None
@@ -75,7 +90,7 @@ async def observed(
     serving: Serving,
     file: bytes,
     frame: int | None,
-    make: Callable[[Any], Awaitable[Made]],
+    make: Callable[[Decoded], Awaitable[Made]],
 ) -> Made:
     """The file decoded and given to `make`; what came of it is counted."""
     started = time.perf_counter()
@@ -100,6 +115,7 @@ async def reply(
 ) -> Shape | StreamingResponse:
     """The result as JSON, or with `Accept: text/event-stream` the stages and then the result."""
     if EVENT_STREAM in asking.request.headers.get("accept", ""):
+        asking.serving.admission.check()  # while there is a status to say it with
         events = _events(asking, work, shape)
         return StreamingResponse(events, 201, {"Cache-Control": "no-store"}, EVENT_STREAM)
     with asking.serving.admission.enter():
@@ -136,20 +152,23 @@ async def _events(
     try:
         with asking.serving.admission.enter():
             working = asyncio.ensure_future(work(lambda *event: told.put_nowait(event)))
+            working.add_done_callback(_noticed)
             working.add_done_callback(lambda _: told.put_nowait(None))
             while (event := await told.get()) is not None:
                 yield _event(event[0], _told(asking.evidence_task, *event))
             yield _event("final", shape(await working).model_dump(mode="json"))
-    except (GscoError, SpecialistsError) as error:
-        kind = problems.kind_of(error)
-        yield _event("problem", problems.document(asking.request, kind, str(error) or kind.title))
-    except Exception:  # the stream has begun: the caller must be told in it, the log has the rest
-        log.exception("a streamed case failed")
-        yield _event("problem", problems.unexpected(asking.request))
+    except Exception as error:  # noqa: BLE001 - the stream has begun: all that fails is told in it
+        yield _event("problem", problems.told_in_stream(asking.request, error))
     finally:
         if working is not None:
             working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            await asyncio.wait((working,))
+
+
+def _noticed(working: asyncio.Future[Any]) -> None:
+    """A failure is told in the stream; where the caller has left, there is nobody to tell."""
+    if not working.cancelled():
+        working.exception()
 
 
 def _event(name: str, document: Any) -> str:
@@ -167,6 +186,11 @@ def _told(task: Task, stage: str, value: Any) -> Any:
     return {"text": value.text if isinstance(value, Completion) else value}
 
 
-def case_of(id: str, task: Task, decoded: Any, group: str | None, **more: Any) -> Case:
+def case_of(id: str, task: Task, decoded: Decoded, group: str | None, **more: Any) -> Case:
     """The case of a request; the caller's group wins over the one that intake found."""
-    return Case(id, task, decoded.image, group or decoded.group, **more)
+    return Case(id, task, decoded.image, group or decoded.group, modality=said_by(decoded), **more)
+
+
+def said_by(decoded: Decoded) -> str | None:
+    """The modality that a DICOM file claims."""
+    return decoded.attributes.modality if decoded.attributes else None

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.api import problems, replies
+from service.api.admission import AdmittedRoute
 from service.api.dependencies import KnownOptions, ServingDep
 from service.api.diagnoses import ID
 from service.api.replies import STREAMED, Asking
@@ -15,7 +16,12 @@ from service.domain import Report
 from service.errors import NotFound
 from service.progress import Tell
 
-router = APIRouter(prefix="/v1/reports", tags=["reports"], dependencies=[KnownOptions])
+router = APIRouter(
+    prefix="/v1/reports",
+    tags=["reports"],
+    dependencies=[KnownOptions],
+    route_class=AdmittedRoute,
+)
 
 
 @router.post(
@@ -38,7 +44,7 @@ async def create_report(
     say is weighed, never obeyed. Stored before this replies.
     """
     await replies.refuse_repeated_fields(request)
-    task = await serving.tasks.find(form.task)
+    task = await replies.task_asked_at(serving, router.prefix, form.task)
     other = await replies.consulted(serving, task)
     file, id = await form.file.read(), str(uuid4())
 

@@ -1,9 +1,10 @@
 """Reports and answers on the wire."""
 
 from datetime import datetime
+from typing import Annotated
 
 from fastapi import UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.api import examples
 from service.api.schemas import FRAME, GROUP
@@ -18,12 +19,42 @@ from service.api.shapes import (
     provenance_shape,
 )
 from service.domain import INTENDED_USE, Answer, Report
+from service.generalist.prompt import one_line
 from specialists.task import Task
 
 LONGEST_QUESTION = 500
 LONGEST_DRAFT = 10_000
 LONGEST_CHOICE = 100
 MOST_CHOICES = 20
+
+
+def _one_line(question: str) -> str:
+    if not (line := one_line(question)):
+        raise ValueError("is empty")
+    return line
+
+
+def _distinct(given: list[str]) -> list[str]:
+    """One permitted answer is no choice, and two that are equal cannot be told apart."""
+    choices = [choice.strip() for choice in given]
+    if any(not _is_choice(choice) for choice in choices):
+        raise ValueError(f"each is one line of 1 to {LONGEST_CHOICE} characters without '\"'")
+    if len({choice.casefold() for choice in choices}) < len(choices) or len(choices) == 1:
+        raise ValueError("two or more different answers, or none for an open question")
+    return choices
+
+
+def _is_choice(text: str) -> bool:
+    return 0 < len(text) <= LONGEST_CHOICE and text.isprintable() and '"' not in text
+
+
+Question = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST_QUESTION),
+    AfterValidator(_one_line),
+]
+Choices = Annotated[list[str], Field(max_length=MOST_CHOICES), AfterValidator(_distinct)]
+Draft = Annotated[str, Field(max_length=LONGEST_DRAFT)]
 
 
 class ReportRequest(BaseModel):
@@ -35,9 +66,7 @@ class ReportRequest(BaseModel):
     task: str = Field(min_length=1, max_length=64, examples=["phantom-cxr-report"])
     frame: int | None = FRAME
     group: str | None = GROUP
-    draft: str = Field(
-        "", max_length=LONGEST_DRAFT, description="a report specialist's text, as evidence"
-    )
+    draft: Draft = Field("", description="a report specialist's text, as evidence")
 
 
 class AnswerRequest(BaseModel):
@@ -47,10 +76,9 @@ class AnswerRequest(BaseModel):
 
     file: UploadFile = Field(description="DICOM, PNG, JPEG, TIFF, WebP or BMP")
     task: str = Field(min_length=1, max_length=64, examples=["phantom-cxr-questions"])
-    question: str = Field(min_length=1, max_length=LONGEST_QUESTION)
-    choices: list[str] = Field(
+    question: Question
+    choices: Choices = Field(
         default_factory=list,
-        max_length=MOST_CHOICES,
         description="the permitted answers to a closed question; repeat the field for each",
     )
     frame: int | None = FRAME

@@ -62,15 +62,18 @@ def check(
 
 
 def _print_fitness(fitness: "Fitness") -> None:
-    rows = [
-        [one.what, one.state, one.seen, one.meaning if one.needed else f"{one.meaning}".strip()]
-        for one in fitness.findings
-    ]
-    output.print_table(f"{fitness.url}", ["", "", "seen", "without it"], rows)
-    if fitness.is_fit:
-        output.results.print(
-            "Fit. Use it with GSCO_GENERALIST_ENGINE=vllm "
-            f"GSCO_GENERALIST_URL={fitness.url} GSCO_GENERALIST_MODEL={fitness.model}"
-        )
-    else:
-        output.results.print("Not fit to be the generalist.")
+    """Lines, because a sentence in a narrow cell cannot be read."""
+    output.results.print(fitness.url, markup=False)
+    for one in fitness.findings:
+        meaning = f" ({one.meaning})" if one.meaning else ""
+        line = f"  {one.what:20} {one.state:8} {one.seen}{meaning}"
+        output.results.print(line, markup=False, highlight=False)
+    if not fitness.is_fit:
+        output.results.print("Not fit to be the generalist: see what is missing.")
+        return
+    output.results.print(
+        f"Fit: GSCO_GENERALIST_ENGINE=vllm GSCO_GENERALIST_URL={fitness.url} "
+        f"GSCO_GENERALIST_MODEL={fitness.model}",
+        markup=False,
+        highlight=False,
+    )

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from service.cli import output
 
@@ -26,10 +27,10 @@ def _panel(diagnosis: dict[str, Any]) -> Table:
     table.add_column("says")
     names = [entry["label"] for entry in diagnosis["probabilities"]]
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for row in diagnosis["evidence"]["moed"]:
         shares = [f"{entry['probability']:.2f}" for entry in row["probabilities"]]
-        table.add_row(row["specialist"], " and ".join(row["labels"] or ["?"]), *shares)
+        table.add_row(row["specialist"], joined(row["labels"]), *shares)
     return table
 
 
@@ -40,11 +41,11 @@ def _neighbours(diagnosis: dict[str, Any]) -> Table:
     for row in diagnosis["evidence"]["rad"]:
         finders = f"{len(row['retrievers'])} specialists"
         table.add_row(
-            row["case_id"],
-            " and ".join(row["labels"]),
+            Text(row["case_id"]),
+            joined(row["labels"]),
             f"{row['similarity']:.3f}",
             finders,
-            row["source"],
+            Text(row["source"]),
         )
     return table
 
@@ -62,21 +63,26 @@ def _decision(diagnosis: dict[str, Any], truth: str | None) -> Table:
     table.add_row(final_step, *final, style="bold")
     if diagnosis["label_set"] is not None:
         held = f"holds the truth with probability {diagnosis['coverage']:g}"
-        table.add_row(held, ", ".join(diagnosis["label_set"]), "")
+        table.add_row(held, Text(", ".join(diagnosis["label_set"])), "")
     if truth is not None:
-        table.add_row("truth", truth, "", style="green")
+        table.add_row("truth", Text(truth), "", style="green")
     return table
 
 
-def _answer(labels: list[str], probabilities: list[dict[str, Any]]) -> tuple[str, str]:
+def joined(labels: list[str] | None) -> Text:
+    """Names are shown as they are: square brackets in them are no markup."""
+    return Text(" and ".join(["?"] if labels is None else labels) or "nothing")
+
+
+def _answer(labels: list[str], probabilities: list[dict[str, Any]]) -> tuple[Text, str]:
     named = [entry["probability"] for entry in probabilities if entry["label"] in labels]
-    return " and ".join(labels), ", ".join(f"{probability:.2f}" for probability in named)
+    return joined(labels), ", ".join(f"{probability:.2f}" for probability in named)
 
 
-def _majority(diagnosis: dict[str, Any]) -> tuple[str, str]:
+def _majority(diagnosis: dict[str, Any]) -> tuple[Text, str]:
     moed = diagnosis["evidence"]["moed"]
-    counts = Counter(" and ".join(row["labels"] or ["?"]) for row in moed)
+    counts = Counter(joined(row["labels"]).plain for row in moed)
     if not counts:
-        return "–", ""
+        return Text("–"), ""
     label, votes = counts.most_common(1)[0]
-    return label, f"{votes} of {len(moed)}"
+    return Text(label), f"{votes} of {len(moed)}"

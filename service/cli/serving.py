@@ -8,19 +8,27 @@ from uuid import uuid4
 
 import typer
 import uvicorn
+from pydantic import TypeAdapter, ValidationError
 
 from service import app as composition
+from service.api.replies import said_by
 from service.api.schemas import diagnosis_response
-from service.api.schemas_text import LONGEST_DRAFT, answer_response, report_response
+from service.api.schemas_text import Choices, Draft, Question, answer_response, report_response
 from service.cli import diagnosis_view, output, text_view
 from service.domain import Case
 from service.errors import InvalidInput, Misconfigured, UnreadableImage
 from service.pipeline import Pipeline
 from service.settings import Settings
 from specialists import task as tasks
-from specialists.task import Task
+from specialists.task import Task, TaskKind
 
 SHUTDOWN_SECONDS = 30
+VERBS = {
+    TaskKind.SINGLE_LABEL: "diagnose",
+    TaskKind.MULTI_LABEL: "diagnose",
+    TaskKind.REPORT: "report",
+    TaskKind.QUESTION: "ask",
+}
 
 FileArgument = Annotated[Path, typer.Argument(help="A PNG, JPEG or DICOM file.")]
 TaskOption = Annotated[str, typer.Option(help="A task of the home folder.")]
@@ -55,7 +63,7 @@ def diagnose(
 ) -> None:
     """Diagnose one file with the parts of the home folder; stored like any other diagnosis."""
     settings: Settings = context.obj
-    found = tasks.find(settings.tasks_folder, task)
+    found = _task_of(settings, task, "diagnose")
 
     async def work(pipeline: Pipeline, case: Case) -> dict[str, Any]:
         return diagnosis_response(await pipeline.diagnose(case), found).model_dump(mode="json")
@@ -87,7 +95,7 @@ def report(
 ) -> None:
     """Draft a report on one file, with the evidence of the task that is consulted."""
     settings: Settings = context.obj
-    found = tasks.find(settings.tasks_folder, task)
+    found = _task_of(settings, task, "report")
     other = _consulted(settings, found)
     more = {"consulted": other, "draft": _read_draft(draft) if draft else ""}
 
@@ -114,16 +122,17 @@ def ask(
 ) -> None:
     """Answer a question about one file, freely or by one of the given choices."""
     settings: Settings = context.obj
-    found = tasks.find(settings.tasks_folder, task)
+    found = _task_of(settings, task, "ask")
     other = _consulted(settings, found)
-    choices = tuple(choice or ())
-    if len(set(choices)) < len(choices) or len(choices) == 1:
-        raise Misconfigured("--choice: two or more different answers, or none")
+    more = {
+        "consulted": other,
+        "question": _accepted("--question", Question, question),
+        "choices": tuple(_accepted("--choice", Choices, choice or [])),
+    }
 
     async def work(pipeline: Pipeline, case: Case) -> dict[str, Any]:
         return answer_response(await pipeline.answer(case), other).model_dump(mode="json")
 
-    more = {"consulted": other, "question": question, "choices": choices}
     document = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
     if json:
         output.print_json(document)
@@ -135,11 +144,29 @@ def _consulted(settings: Settings, task: Task) -> Task | None:
     return tasks.find(settings.tasks_folder, task.consults) if task.consults else None
 
 
+def _task_of(settings: Settings, name: str, verb: str) -> Task:
+    found = tasks.find(settings.tasks_folder, name)
+    if VERBS[found.kind] != verb:
+        raise Misconfigured(f"task {name!r} is a {found.kind} task: use `gsco {VERBS[found.kind]}`")
+    return found
+
+
 def _read_draft(path: Path) -> str:
     try:
-        return path.read_text("utf-8")[:LONGEST_DRAFT]
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read the draft {path.name!r} as text") from error
+    accepted: str = _accepted("--draft", Draft, text.strip())
+    return accepted
+
+
+def _accepted(option: str, kind: Any, given: object) -> Any:
+    """What REST would accept; raises Misconfigured with the first thing it would refuse."""
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise Misconfigured(f"{option}: {reason}") from None
 
 
 async def _run(
@@ -152,5 +179,6 @@ async def _run(
 ) -> dict[str, Any]:
     async with composition.running_parts(settings) as parts:
         decoded = await parts.intake.decode(data, frame=frame)
-        case = Case(str(uuid4()), task, decoded.image, decoded.group, **more)
+        claimed = said_by(decoded)
+        case = Case(str(uuid4()), task, decoded.image, decoded.group, modality=claimed, **more)
         return await work(parts.pipeline, case)

@@ -1,19 +1,24 @@
-"""Reports and answers, readable."""
+"""Reports and answers, readable.
+
+What people and models wrote is shown as it is: square brackets in it are no markup.
+"""
 
 from typing import Any
 
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from service.cli import output
+from service.cli.diagnosis_view import joined
 
 
 def show_report(report: dict[str, Any], truth: str | None = None) -> None:
     """The draft's two sections, what the specialists found, and what to mind."""
     output.results.rule(f"{report['task']}  ·  {report['id']}")
-    output.results.print(_specialists(report))
+    _show_specialists(report)
     for title in ("findings", "impression"):
-        body = report[title] or "–"
+        body = Text(report[title] or "–")
         output.results.print(Panel(body, title=title.capitalize(), title_align="left"))
     if truth is not None:
         output.results.print(f"  truth: {truth}", style="green", markup=False)
@@ -24,23 +29,26 @@ def show_report(report: dict[str, Any], truth: str | None = None) -> None:
 def show_answer(answer: dict[str, Any]) -> None:
     """The question, the answer, and for a closed one the probability of each choice."""
     output.results.rule(f"{answer['task']}  ·  {answer['id']}")
+    _show_specialists(answer)
     table = Table(show_header=False)
-    table.add_row("question", answer["question"])
-    table.add_row("image only", answer["initial_answer"])
-    table.add_row("answer", answer["answer"], style="bold")
+    table.add_row("question", Text(answer["question"]))
+    table.add_row("image only", Text(answer["initial_answer"]))
+    table.add_row("answer", Text(answer["answer"]), style="bold")
     for entry in answer["probabilities"] or ():
-        table.add_row(entry["label"], f"{entry['probability']:.2f}")
+        table.add_row(Text(entry["label"]), f"{entry['probability']:.2f}")
     output.results.print(table)
     _show_notes(answer)
 
 
-def _specialists(report: dict[str, Any]) -> Table:
-    table = Table(title=f"Specialists of {report['consulted']}", title_justify="left")
+def _show_specialists(document: dict[str, Any]) -> None:
+    if not document["evidence"]["moed"]:
+        return
+    table = Table(title=f"Specialists of {document['consulted']}", title_justify="left")
     table.add_column("specialist")
     table.add_column("says")
-    for row in report["evidence"]["moed"]:
-        table.add_row(row["specialist"], " and ".join(row["labels"] or ["?"]))
-    return table
+    for row in document["evidence"]["moed"]:
+        table.add_row(row["specialist"], joined(row["labels"]))
+    output.results.print(table)
 
 
 def _show_notes(document: dict[str, Any]) -> None:

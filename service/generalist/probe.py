@@ -21,8 +21,8 @@ from service.errors import GeneralistUnavailable
 from service.generalist import protocol
 
 TIMEOUT_SECONDS = 60.0
-# Longer than a block of any server's prefix cache, and no hint at the choices.
-QUESTION = "The picture shows coloured blotches, made by chance and without meaning. " * 12
+# With the image longer than a block of a server's prefix cache, and no hint at the choices.
+QUESTION = "The picture shows coloured blotches, made by chance and without meaning. " * 6
 EVIDENCE = "Somebody else has described them already. "
 CHOICES = ("umbrella", "giraffe")
 BEGUN = "umbrella"
@@ -93,7 +93,11 @@ async def probe(
     root = url.rstrip("/").removesuffix("/v1")
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     async with httpx.AsyncClient(
-        base_url=root, headers=headers, transport=transport, trust_env=False, timeout=None
+        base_url=root,
+        headers=headers,
+        timeout=timeout_seconds,
+        transport=transport,
+        trust_env=False,
     ) as client:
         return await _Probe(client, root, model, timeout_seconds).fitness()
 
@@ -257,7 +261,7 @@ class _Probe:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 response = await self._client.request(method, path, json=body)
-        except TimeoutError as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
             seconds = f"{self._timeout_seconds:g} s"
             raise GeneralistUnavailable(f"no answer within {seconds}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -1,13 +1,14 @@
 """Benchmarks that compare side by side in one run: `make bench ARGS="end-to-end --json"`.
 
 end-to-end   one warm diagnosis, against the published procedure with the same models
+generalist   an arbitration after its initial diagnosis, and without, on both engines (minutes)
 arbitration  GSCo against every other system, biased panels, a second scanner (minutes to an hour)
 """
 
 import argparse
 from pathlib import Path
 
-from tests.benchmarks import arbitration, end_to_end
+from tests.benchmarks import arbitration, end_to_end, generalist
 
 
 def main() -> None:
@@ -18,6 +19,9 @@ def main() -> None:
     warm = chosen.add_parser("end-to-end")
     warm.add_argument("--cases", type=int, default=30)
     warm.add_argument("--json", action="store_true")
+    shares = chosen.add_parser("generalist")
+    shares.add_argument("--cases", type=int, default=30)
+    shares.add_argument("--json", action="store_true")
     decides = chosen.add_parser("arbitration")
     decides.add_argument("--data", type=Path, help="folder of cxr_kermany/ and busi/")
     decides.add_argument("--home", type=Path, required=True, help="home folder to work in")
@@ -25,6 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.benchmark == "end-to-end":
         end_to_end.main(options.cases, as_json=options.json)
+    elif options.benchmark == "generalist":
+        generalist.main(options.cases, as_json=options.json)
     else:
         arbitration.main(options.data, options.home, options.out)
 

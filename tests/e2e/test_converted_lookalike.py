@@ -1,5 +1,6 @@
 """A look-alike of the published MedDr, converted by the command line: vLLM writes as we compute."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def base_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_vllm_writes_the_tokens_that_our_architecture_computes(folder: Path, base_url: str) -> None:
-    loaded = checkpoint.load(folder)
+    loaded, answers = checkpoint.load(folder), set[tuple[int, ...]]()
 
     for number in range(10):
         prompt = Prompt(an_image(number), TEXTS[number % len(TEXTS)], max_tokens=TOKENS)
@@ -61,6 +62,23 @@ def test_vllm_writes_the_tokens_that_our_architecture_computes(folder: Path, bas
         assert asked == ids, prompt.text
         assert written == computed(loaded, prompt.image, ids), prompt.text
         assert len(written) == TOKENS
+        answers.add(tuple(written))
+
+    assert len(answers) == 10  # the image and the text both matter
+
+
+def test_the_served_look_alike_passes_the_check(
+    base_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["generalist", "check", base_url, "--json"])
+
+    fitness = json.loads(capsys.readouterr().out)
+    assert not end.value.code, fitness["findings"]
+    assert {one["what"]: one["state"] for one in fitness["findings"]} == dict.fromkeys(
+        ("server", "images", "log-probabilities", "structured outputs", "continued answers",
+         "prefix cache", "time"), "good",
+    )  # fmt: skip
 
 
 def from_vllm(base_url: str, prompt: Prompt) -> tuple[list[int], list[int]]:

@@ -1,6 +1,5 @@
 """Stories of callers who ask for a diagnosis."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -158,16 +157,6 @@ async def test_a_full_queue_of_a_specialist_asks_to_come_again(home: Path) -> No
     assert "retry-after" in reply.headers
 
 
-async def test_more_cases_than_allowed_at_once_are_asked_to_come_again(home: Path) -> None:
-    slow = FakeGeneralist(delay_seconds=0.1)
-    async with a_service(home, generalist=slow, max_concurrent_cases=1) as service:
-        replies = await asyncio.gather(service.diagnose(), service.diagnose())
-        afterwards = await service.diagnose()
-
-    assert sorted(reply.status_code for reply in replies) == [201, 503]
-    assert afterwards.status_code == 201
-
-
 async def test_what_cannot_be_stored_is_not_answered(home: Path) -> None:
     failure = OperationalError("INSERT patient Doe", {}, Exception("disk full"))
     async with a_service(home, store=FakeStore(failure=failure)) as service:
@@ -212,40 +201,8 @@ async def test_a_task_added_while_serving_can_be_asked(home: Path) -> None:
     assert "load busi" in service.specialists.calls
 
 
-async def test_a_caller_who_leaves_stops_the_work(home: Path) -> None:
-    async with a_service(home, generalist=FakeGeneralist(delay_seconds=30)) as service:
-        status = await post_and_leave(service.app)
+async def test_a_file_of_another_modality_asks_for_review(home: Path) -> None:
+    async with a_service(home, intake=FakeIntake(modality="US")) as service:
+        body = (await service.diagnose()).json()
 
-    assert status == 499
-    assert service.store.saved == {}
-
-
-async def post_and_leave(app: object) -> int:
-    """Sends a whole request and hangs up; the status that would have been sent."""
-    import httpx
-
-    request = httpx.Request(
-        "POST",
-        "http://gsco.test/v1/diagnoses",
-        files={"file": ("image.png", png_bytes())},
-        data={"task": "cxr-pneumonia"},
-    )
-    messages = iter([{"type": "http.request", "body": request.read()}, {"type": "http.disconnect"}])
-    sent: list[dict[str, int]] = []
-
-    async def receive() -> object:
-        await asyncio.sleep(0.02)
-        return next(messages)
-
-    async def send(message: dict[str, int]) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/diagnoses",
-        "query_string": b"",
-        "headers": [(name.lower(), value) for name, value in request.headers.raw],
-    }
-    await app(scope, receive, send)  # type: ignore[operator]
-    return sent[0]["status"]
+    assert "the file says it is US, the task is for chest X-ray" in body["review_reasons"]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel, TypeAdapter
 from serving import a_service
 
@@ -11,6 +12,7 @@ from service.api.catalogue import SpecialistsResponse
 from service.api.health import ReadyResponse
 from service.api.problems import ProblemResponse
 from service.api.schemas import DiagnosisResponse, TaskResponse, TasksResponse
+from service.api.schemas_text import AnswerResponse, ReportResponse
 
 
 async def the_document(home: Path) -> dict[str, Any]:
@@ -47,9 +49,10 @@ async def test_every_reference_leads_somewhere(home: Path) -> None:
         assert target
 
 
-async def test_errors_are_described_as_problems(home: Path) -> None:
+@pytest.mark.parametrize("address", ["/v1/diagnoses", "/v1/reports", "/v1/answers"])
+async def test_errors_are_described_as_problems(home: Path, address: str) -> None:
     document = await the_document(home)
-    responses = document["paths"]["/v1/diagnoses"]["post"]["responses"]
+    responses = document["paths"][address]["post"]["responses"]
 
     assert set(responses) == {"201", "400", "413", "415", "422", "500", "502", "503"}
     assert all(
@@ -61,9 +64,11 @@ async def test_errors_are_described_as_problems(home: Path) -> None:
 
 def test_examples_are_true() -> None:
     models: list[type[BaseModel]] = [
+        AnswerResponse,
         DiagnosisResponse,
         ProblemResponse,
         ReadyResponse,
+        ReportResponse,
         SpecialistsResponse,
         TaskResponse,
         TasksResponse,

@@ -10,12 +10,21 @@ from typing import Any
 
 import pytest
 import structlog
-from builders import a_task, task_toml
+from builders import a_task, png_bytes, task_toml
 from fakes import FakeGeneralist, FakeIntake, FakeRetriever, FakeSpecialists, FakeStore
 from serving import a_service, problem_of
 
 from service import telemetry
-from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded, UnreadableImage
+from service.app import create_app
+from service.errors import (
+    GeneralistUnavailable,
+    InvalidCheckpoint,
+    Misconfigured,
+    Overloaded,
+    UnparsableAnswer,
+    UnreadableImage,
+)
+from service.settings import Settings
 
 
 async def test_lives_and_is_ready_once_the_specialists_are_loaded(home: Path) -> None:
@@ -183,6 +192,22 @@ async def test_the_log_names_the_request_and_no_patient(home: Path, log: io.Stri
     assert "doe" not in log.getvalue().lower()
 
 
+@pytest.mark.parametrize("headers", [{}, {"accept": "text/event-stream"}])
+async def test_the_log_holds_no_words_of_an_answer_that_cannot_be_used(
+    home: Path, log: io.StringIO, headers: dict[str, str]
+) -> None:
+    failing = FakeGeneralist(failure=UnparsableAnswer("among ['Doe has it', 'Doe has not']"))
+    files = {"file": ("x.png", png_bytes())}
+    async with a_service(home, generalist=failing) as service:
+        reply = await service.client.post(
+            "/v1/diagnoses", files=files, data={"task": "cxr-pneumonia"}, headers=headers
+        )
+
+    assert "Doe has it" in reply.text
+    assert "The generalist's answer is unusable" in log.getvalue()
+    assert "Doe" not in log.getvalue()
+
+
 def test_the_log_drops_fields_that_sound_like_a_patient(log: io.StringIO) -> None:
     logger = structlog.get_logger("anything")
     logger.info("seen", patient_name="Doe", deep={"PatientID": "7", "rows": 2}, file_name="doe.png")
@@ -217,6 +242,11 @@ async def test_a_part_that_cannot_start_stops_the_others(home: Path) -> None:
             pass
 
     assert calls == ["start intake", "start generalist", "close generalist", "close intake"]
+
+
+def test_a_prompt_template_with_a_mistake_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="no prompt template 'poor'"):
+        create_app(Settings(home=tmp_path, prompt_template="poor"))
 
 
 async def test_stopping_does_not_wait_for_loading(home: Path) -> None:

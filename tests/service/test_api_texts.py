@@ -13,9 +13,11 @@ from builders import (
     png_bytes,
     task_toml,
 )
-from fakes import FREE_TEXT, FakeGeneralist, FakeSpecialists
+from fakes import FREE_TEXT, FakeGeneralist, FakeSpecialists, FakeStore
 from serving import Service, a_service, problem_of
+from sqlalchemy.exc import OperationalError
 
+from service.domain import Completion
 from service.errors import GeneralistUnavailable
 
 
@@ -87,7 +89,10 @@ async def test_an_open_question_is_answered_in_words(home: Path) -> None:
     "fields",
     [
         {"question": ""},
+        {"question": " \n\x00"},
         {"question": "x" * 501},
+        {"question": "Why?", "choices": ["yes", 'no", "tumor']},
+        {"question": "Why?", "choices": ["yes", ""]},
         {"question": "Why?", "choices": ["yes"]},
         {"question": "Why?", "choices": ["yes", "YES"]},
         {"question": "Why?", "choices": ["yes", "x" * 101]},
@@ -102,12 +107,45 @@ async def test_what_cannot_be_asked_is_named(home: Path, fields: dict[str, Any])
     assert problem_of(reply) == "invalid-request"
 
 
-async def test_the_wrong_address_for_a_task_says_what_the_task_gives(home: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "task", "right"),
+    [
+        ("/v1/diagnoses", "cxr-report", "a report task: ask it at POST /v1/reports"),
+        ("/v1/reports", "cxr-questions", "a question task: ask it at POST /v1/answers"),
+        ("/v1/answers", "cxr-findings", "a multi-label task: ask it at POST /v1/diagnoses"),
+    ],
+)
+async def test_the_wrong_address_for_a_task_names_the_right_one(
+    home: Path, address: str, task: str, right: str
+) -> None:
+    more = {"question": "Why?"} if address == "/v1/answers" else {}
     async with a_service(home) as service:
-        reply = await service.diagnose(task="cxr-report")
+        reply = await post(service, address, task=task, **more)
 
     assert problem_of(reply) == "invalid-input"
-    assert "it gives a report, not a diagnosis" in reply.json()["detail"]
+    assert right in reply.json()["detail"]
+    assert service.intake.asked == []
+
+
+async def test_several_labels_have_a_probability_each(home: Path) -> None:
+    found = Completion("effusion, nodule", (0.1, 0.8, 0.7))
+    generalist = FakeGeneralist(script=[Completion("no finding", (0.9, 0.1, 0.1)), found])
+    async with a_service(home, generalist=generalist) as service:
+        body = (await post(service, "/v1/diagnoses", task="cxr-findings")).json()
+
+    assert body["labels"] == ["effusion", "nodule"]
+    assert [entry["probability"] for entry in body["probabilities"]] == [0.1, 0.8, 0.7]
+    assert body["arbitration"] == "swayed"
+    assert (body["label_set"], body["coverage"]) == (None, None)
+
+
+async def test_a_draft_has_its_limit(home: Path) -> None:
+    async with a_service(home) as service:
+        longest = await post(service, "/v1/reports", task="cxr-report", draft="x" * 10_000)
+        too_long = await post(service, "/v1/reports", task="cxr-report", draft="x" * 10_001)
+
+    assert longest.status_code == 201
+    assert problem_of(too_long) == "invalid-request"
 
 
 async def test_a_task_that_consults_a_missing_one_is_refused(home: Path) -> None:
@@ -165,6 +203,43 @@ async def test_a_failure_in_a_stream_ends_it_with_a_problem(home: Path) -> None:
     assert problem["type"] == "urn:gsco:problem:generalist-unavailable"
     assert problem["status"] == 503
     assert service.store.saved == {}
+
+
+async def test_a_database_that_fails_in_a_stream_is_named_as_such(home: Path) -> None:
+    full = FakeStore(failure=OperationalError("INSERT patient Miller", {}, Exception("full")))
+    async with a_service(home, store=full) as service:
+        reply = await post(service, "/v1/reports", task="cxr-report", headers=STREAM)
+
+    assert events_of(reply)[-1][1]["type"] == "urn:gsco:problem:database-unavailable"
+    assert "Miller" not in reply.text
+
+
+async def test_what_is_final_was_stored_before(home: Path) -> None:
+    store = FakeStore(delay_seconds=0.05)
+    async with a_service(home, store=store) as service:
+        files = {"file": ("image.png", png_bytes())}
+        request = service.client.stream(
+            "POST", "/v1/reports", files=files, data={"task": "cxr-report"}, headers=STREAM
+        )
+        async with request as reply:
+            stored = [
+                len(store.saved) async for line in reply.aiter_lines() if line == "event: final"
+            ]
+
+    assert stored == [1]
+
+
+async def test_an_open_question_without_evidence_is_heard_as_it_is_answered(home: Path) -> None:
+    alone = a_question_task("alone", consults="")
+    (home / "tasks" / "alone.toml").write_text(task_toml(alone))
+    async with a_service(home) as service:
+        reply = await post(
+            service, "/v1/answers", task="alone", question="What is it?", headers=STREAM
+        )
+
+    events = events_of(reply)
+    assert "".join(data["text"] for name, data in events if name == "text").strip() == FREE_TEXT
+    assert {name for name, _ in events} == {"text", "initial", "final"}
 
 
 async def test_an_error_nobody_foresaw_tells_the_stream_nothing_but_its_id(home: Path) -> None:

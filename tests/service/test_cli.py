@@ -6,8 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import a_task, png_bytes, task_toml
+from builders import (
+    a_diagnosis,
+    a_multi_label_task,
+    a_neighbour,
+    a_question_task,
+    a_reference_case,
+    a_report,
+    a_report_task,
+    a_task,
+    an_answer,
+    png_bytes,
+    some_evidence,
+    task_toml,
+)
 
+from service.api.schemas import diagnosis_response
+from service.api.schemas_text import answer_response, report_response
+from service.cli import diagnosis_view, text_view
 from service.cli.main import main
 from service.demo.tasks import demo_tasks, toml
 
@@ -159,6 +175,81 @@ def test_settings_that_cannot_work_are_wrong_use(gsco, monkeypatch: pytest.Monke
 
     assert outcome.code == 2
     assert "GSCO_GENERALIST_URL" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("verb", "task", "right"),
+    [
+        (["diagnose"], "cxr-report", "report"),
+        (["report"], "cxr-questions", "ask"),
+        (["ask", "--question", "Why?"], "cxr-pneumonia", "diagnose"),
+    ],
+)
+def test_the_wrong_verb_for_a_task_names_the_right_one(
+    gsco, tmp_path: Path, verb: list[str], task: str, right: str
+) -> None:
+    for other in (a_report_task(), a_question_task()):
+        (tmp_path / "home" / "tasks" / f"{other.name}.toml").write_text(task_toml(other))
+
+    outcome = gsco(*verb, tmp_path / "x.png", "--task", task)
+
+    assert outcome.code == 2
+    assert f"use `gsco {right}`" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["ask", "--question", " "], "--question: is empty"),
+        (["ask", "--question", "x" * 501], "--question: String should have at most 500"),
+        (["ask", "--question", "Why?", "--choice", "yes"], "--choice: two or more different"),
+        (["ask", "--question", "Why?", "--choice", "a", "--choice", "A"], "--choice: two or more"),
+        (["report", "--draft", "{draft}"], "--draft: String should have at most 10000"),
+        (["report", "--draft", "{folder}"], "cannot read the draft"),
+    ],
+)
+def test_what_rest_would_refuse_the_command_line_refuses_too(
+    gsco, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    kinds = {"ask": a_question_task(consults=""), "report": a_report_task(consults="")}
+    task = kinds[arguments[0]]
+    (tmp_path / "home" / "tasks" / f"{task.name}.toml").write_text(task_toml(task))
+    (tmp_path / "draft.txt").write_text("x" * 10_001)
+    places = {"draft": tmp_path / "draft.txt", "folder": tmp_path}
+    arguments = [one.format(**places) for one in arguments]
+
+    outcome = gsco(*arguments, tmp_path / "x.png", "--task", task.name)
+
+    assert outcome.code in {1, 2}
+    assert sentence in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_bad_prompt_template_stops_the_service_with_one_sentence(
+    gsco, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GSCO_PROMPT_TEMPLATE", "poor")
+
+    outcome = gsco("serve", "--port", "0")
+
+    assert outcome.code == 2
+    assert outcome.err.strip() == (
+        "gsco: no prompt template 'poor': choose paper, rich or a .toml file"
+    )
+
+
+def test_square_brackets_in_words_of_others_are_shown_as_they_are(capsys: Capture) -> None:
+    order = "[/red] [bold]Is there fluid?"
+    answer = answer_response(an_answer(question=order, text=order), None)
+    report = report_response(a_report(findings=order), a_multi_label_task())
+    neighbour = a_neighbour(case=a_reference_case(source=order))
+    diagnosis = a_diagnosis(evidence=some_evidence(rad=(neighbour,)))
+
+    text_view.show_answer(answer.model_dump(mode="json"))
+    text_view.show_report(report.model_dump(mode="json"), truth=order)
+    diagnosis_view.show(diagnosis_response(diagnosis, a_task()).model_dump(mode="json"), order)
+
+    assert capsys.readouterr().out.count("[/red]") >= 6
 
 
 def test_every_demo_task_has_its_phantoms() -> None:

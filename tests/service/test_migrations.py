@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from builders import a_diagnosis
 from sqlalchemy import Engine, inspect, text
 
+from service.domain import Diagnosis
 from service.errors import Misconfigured
 from service.persistence.database import MIGRATIONS, open_engine, upgrade
 from service.persistence.records import METADATA
+from service.persistence.store import SqlStore
 
 
 @pytest.fixture
@@ -51,6 +54,20 @@ def test_processes_that_start_together_upgrade_once(tmp_path: Path) -> None:
     for process in starting:
         process.join(60)
     assert [process.exitcode for process in starting] == [0, 0, 0]
+
+
+async def test_diagnoses_outlive_the_arrival_of_reports_and_answers(engine: Engine) -> None:
+    upgrade(engine)
+    await SqlStore(engine).save(a_diagnosis())
+    with engine.begin() as connection:
+        for step in ("DROP TABLE reports", "DROP TABLE answers"):
+            connection.execute(text(step))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+
+    upgrade(engine)
+
+    assert await SqlStore(engine).get(Diagnosis, a_diagnosis().id) == a_diagnosis()
+    assert {"reports", "answers"} <= set(inspect(engine).get_table_names())
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:

@@ -316,6 +316,58 @@ async def test_a_prompt_that_never_fits_is_an_error_and_nothing_is_stored() -> N
     assert store.asked == []
 
 
+async def test_quoted_reports_go_with_the_cases_they_belong_to() -> None:
+    retriever = FakeRetriever(neighbours=tuple(a_neighbour(f"n{place}") for place in range(10)))
+    generalist = ShortOfContext(most_neighbours=0)
+    parts = {"retriever": retriever, "generalist": generalist}
+
+    report = await a_pipeline(**parts).report(a_report_case(), lambda *event: None)
+
+    assert "quoted" not in generalist.asked[-1].text
+    assert "Specialist models" in generalist.asked[-1].text
+    assert report.notes[0].startswith("the prompt held 0 of 10 similar cases")
+    assert len(report.evidence.rad) == 10
+
+
+async def test_a_case_that_is_being_saved_can_no_longer_be_cancelled() -> None:
+    store = FakeStore(delay_seconds=0.1)
+    running = asyncio.create_task(a_pipeline(store=store).diagnose(a_case()))
+    while not store.asked:  # noqa: ASYNC110 - fakes announce nothing
+        await asyncio.sleep(0.005)
+
+    for _ in range(3):
+        running.cancel()
+        await asyncio.sleep(0)
+
+    assert (await running).id in store.saved
+
+
+@pytest.mark.parametrize(
+    ("modality", "file", "asks"),
+    [
+        ("chest X-ray", "US", True),
+        ("chest X-ray", "DX", False),
+        ("chest X-ray", "OT", False),
+        ("chest X-ray", None, False),
+        ("breast ultrasound", "CR", True),
+        ("CT of the chest", "MR", True),
+        ("optical coherence tomography", "OPT", False),
+        ("fundus photograph", "XC", False),
+        ("radiology image", "US", False),
+    ],
+)
+async def test_a_file_that_cannot_be_of_the_tasks_modality_asks_for_review(
+    modality: str, file: str | None, asks: bool
+) -> None:
+    agreed = FakeSpecialists(probabilities=(0.9, 0.1))
+    case = a_case(task=a_task(modality=modality), modality=file)
+
+    diagnosis = await a_pipeline(specialists=agreed).diagnose(case)
+
+    said = f"the file says it is {file}, the task is for {modality}"
+    assert diagnosis.review_reasons == ((said,) if asks else ())
+
+
 async def test_cancelling_a_case_cancels_both_branches() -> None:
     generalist = FakeGeneralist(delay_seconds=30)
     running = asyncio.create_task(a_pipeline(generalist=generalist).diagnose(a_case()))

@@ -17,6 +17,8 @@ from builders import (
     an_image,
     some_evidence,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.domain import Case, Completion, Evidence, LabelledAnswer, labels_of, vote
 from service.errors import Misconfigured, UnparsableAnswer
@@ -155,6 +157,11 @@ def test_a_template_of_ones_own_says_what_it_says_and_no_more(tmp_path: Path) ->
         ({"average": "{secret}"}, "has no slot 'secret'"),
         ({"average": "{list"}, "sentence 'average' of the prompt template"),
         ({"gossip": "x"}, "no sentence called 'gossip'"),
+        ({"average": "{}"}, "has no slot ''"),
+        ({"average": "{list!r}"}, "slot 'list' takes no format"),
+        ({"neighbour": "{similarity:.1f}"}, "slot 'similarity' takes no format"),
+        ({"neighbour": "{similarity:{labels}}"}, "slot 'similarity' takes no format"),
+        ({"average": "{list.__class__}"}, "has no slot 'list.__class__'"),
     ],
 )
 def test_a_template_with_a_mistake_is_named(
@@ -162,6 +169,26 @@ def test_a_template_with_a_mistake_is_named(
 ) -> None:
     with pytest.raises(Misconfigured, match=sentence):
         template.find(str(own_template(tmp_path, **evidence)))
+
+
+@pytest.mark.parametrize("evidence", ["evidence = 'x'", "evidence = 3", "evidence.average = 3"])
+def test_sentences_are_a_table_of_texts(tmp_path: Path, evidence: str) -> None:
+    words = own_template(tmp_path).read_text().replace("[evidence]", "")
+
+    with pytest.raises(Misconfigured):
+        template.parse(f"{evidence}\n{words}")
+
+
+@pytest.mark.parametrize("words", [RICH, PAPER])
+def test_braces_in_what_others_wrote_are_no_slots(words: Template) -> None:
+    case = a_case(task=a_report_task(), consulted=a_multi_label_task(), draft="{list} {0} {text!r}")
+
+    assert '"{list} {0} {text!r}"' in prompt.arbitration(words, case, Evidence()).text
+
+
+@pytest.mark.parametrize(("share", "percent"), [(-0.2, "0%"), (0.005, "0%"), (1.2, "100%")])
+def test_similarities_are_whole_percentages(share: float, percent: str) -> None:
+    assert f": pneumonia {percent}." in weighed(rad=(a_neighbour(similarity=share),), moed=())
 
 
 @pytest.mark.parametrize("name", ["poor", "../paper", "", "/nowhere/x.toml"])
@@ -183,6 +210,33 @@ def test_a_rendered_prompt_has_a_name_that_changes_with_its_image() -> None:
 def test_an_answer_without_probabilities_is_not_guessed_at() -> None:
     with pytest.raises(UnparsableAnswer, match="0 probabilities for 2 labels"):
         parser.labelled(a_case(), Completion("maybe pneumonia"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Findings: Clear. Impression: Normal.",
+        "FINDINGS : Clear.\nIMPRESSIONS: Normal.",
+        "**Findings:** Clear.\n\n**Impression:** Normal.",
+        "## Findings:\nClear.\n\n## Impression:\nNormal.\n",
+    ],
+)
+def test_the_sections_of_a_report_are_found_however_they_are_set(text: str) -> None:
+    assert parser.sections(text) == ("Clear.", "Normal.")
+
+
+@pytest.mark.parametrize("text", ["Clear.", "Findings: Clear.", "Impression: Normal.", ""])
+def test_a_text_without_both_sections_is_all_findings(text: str) -> None:
+    assert parser.sections(text) == (text, "")
+
+
+@given(st.text())
+def test_any_text_has_sections_and_loses_no_word(text: str) -> None:
+    findings, impression = parser.sections(text)
+
+    assert findings in text
+    assert impression in text
+    assert findings or impression or not text.strip() or "impression" in text.lower()
 
 
 def test_the_likeliest_label_is_the_answer() -> None:

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from service.domain import Answer, Diagnosis, LabelledAnswer, Report
+from service.domain import Answer, Arbitration, Diagnosis, LabelledAnswer, Report
 from service.errors import Misconfigured, NotFound
 from service.persistence import codec
 from service.persistence.database import open_engine, upgrade
@@ -124,6 +124,18 @@ def test_a_document_is_plain_json() -> None:
     evidence = some_evidence(moed=(a_prediction(probabilities=(np.float32(0.25), 0.75)),))  # type: ignore[arg-type]
     document = json.loads(json.dumps(codec.encode(a_diagnosis(evidence=evidence)), allow_nan=False))
     assert codec.decode(Diagnosis, document) == a_diagnosis(evidence=evidence)
+
+
+def test_a_diagnosis_of_before_arbitration_was_recorded_still_reads() -> None:
+    document = codec.encode(a_diagnosis())
+    for later in ("arbitration", "label_set", "coverage"):
+        del document[later]
+    del document["evidence"]["typicality"]
+
+    old = codec.decode(Diagnosis, document)
+
+    assert (old.arbitration, old.label_set, old.coverage) == (Arbitration.UNAIDED, (), None)
+    assert old.evidence.typicality is None
 
 
 @pytest.mark.parametrize("document", [{}, {"id": 1}, {"created_at": "yesterday"}])
