@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
@@ -116,13 +117,20 @@ def _write_weights(
             done += tensors[name].nbytes
             if show:
                 show(done, total)
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-        (folder / file).chmod(0o644)  # safetensors keeps it to its owner, a server may be another
+        _save(tensors, folder / file)
         index |= dict.fromkeys(names, file)
     if len(shards) > 1:
         checkpoint._write_json(
             folder / published.INDEX, {"metadata": {"total_size": total}, "weight_map": index}
         )
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # a disk that fills up meanwhile, among others
+        raise OSError(errno.EIO, f"cannot be written: {error}", str(file)) from error
+    file.chmod(0o644)  # safetensors keeps it to its owner, a server may be another
 
 
 def _grouped(expected: Mapping[str, Shape]) -> Iterator[list[str]]:
@@ -184,10 +192,12 @@ def _add_tokens(backend: Tokenizer, source: Path) -> None:
 def _added(source: Path) -> dict[int, str]:
     config, added = source / "tokenizer_config.json", source / "added_tokens.json"
     decoder = checkpoint._read_json(config).get("added_tokens_decoder", {})
-    tokens = {int(number): str(entry["content"]) for number, entry in decoder.items()}
-    if added.exists():
-        tokens |= {int(n): token for token, n in checkpoint._read_json(added).items()}
-    return tokens
+    later = checkpoint._read_json(added) if added.exists() else {}
+    try:
+        tokens = {int(number): str(entry["content"]) for number, entry in decoder.items()}
+        return tokens | {int(number): token for token, number in later.items()}
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise InvalidCheckpoint(f"'{source}' has damaged lists of added tokens") from error
 
 
 def _copy_papers(source: Path, folder: Path) -> None:

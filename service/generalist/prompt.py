@@ -102,8 +102,9 @@ def _sentences(
 
 
 def _known(template: Template, case: Case, evidence: Evidence) -> Iterator[str]:
-    neighbours = (_neighbour(template, one) for one in evidence.rad if one.case.labels)
-    yield template.said("neighbours", list=", ".join(neighbours))
+    neighbours = [_neighbour(template, one) for one in evidence.rad if one.case.labels]
+    if neighbours:
+        yield template.said("neighbours", list=", ".join(neighbours))
     if evidence.typicality is not None:
         yield template.said("typicality", typicality=_percent(evidence.typicality))
     reports = [one.case.report for one in evidence.rad if one.case.report.strip()]

@@ -18,7 +18,7 @@ from serving import Service, a_service, problem_of
 from sqlalchemy.exc import OperationalError
 
 from service.domain import Completion
-from service.errors import GeneralistUnavailable
+from service.errors import GeneralistUnavailable, PromptTooLong
 
 
 @pytest.fixture
@@ -249,3 +249,13 @@ async def test_an_error_nobody_foresaw_tells_the_stream_nothing_but_its_id(home:
 
     assert events_of(reply)[-1][1]["type"] == "urn:gsco:problem:internal-error"
     assert "Miller" not in reply.text
+
+
+async def test_a_case_that_the_context_cannot_hold_is_not_to_be_tried_again(home: Path) -> None:
+    short = FakeGeneralist(failure=PromptTooLong("the prompt has 5000 tokens"))
+    async with a_service(home, generalist=short) as service:
+        reply = await post(service, "/v1/reports", task="cxr-report")
+
+    assert reply.status_code == 422
+    assert problem_of(reply) == "prompt-too-long"
+    assert "retry-after" not in reply.headers

@@ -13,6 +13,7 @@ import torch
 from lookalike import RANK, a_lookalike, a_sentencepiece_model, a_state, a_vocabulary
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_generalist import a_checkpoint
 
 from service.cli.main import main
 from service.errors import InvalidCheckpoint, Misconfigured
@@ -115,6 +116,17 @@ def test_buffers_of_older_versions_are_left_out(published: Path, tmp_path: Path)
     convert.convert(published, tmp_path / "meddr")
 
     assert checkpoint.load(tmp_path / "meddr")
+
+
+def test_a_folder_with_a_fast_tokenizer_keeps_it(tmp_path: Path) -> None:
+    a_checkpoint(tmp_path / "tiny")
+
+    convert.convert(tmp_path / "tiny", tmp_path / "again")
+
+    before, after = checkpoint.load(tmp_path / "tiny"), checkpoint.load(tmp_path / "again")
+    text = "Answer with exactly one option."
+    assert after.tokenizer.encode(text) == before.tokenizer.encode(text)
+    assert after.weights_sha256 == before.weights_sha256
 
 
 def test_an_existing_folder_is_replaced_only_when_forced(original: Path, tmp_path: Path) -> None:
@@ -258,6 +270,10 @@ def with_a_unigram_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.model").write_bytes(octets)
 
 
+def with_damaged_added_tokens(folder: Path) -> None:
+    (folder / "added_tokens.json").write_text(json.dumps({"<late>": "last"}))
+
+
 def with_token_ids_apart(folder: Path) -> None:
     (folder / "added_tokens.json").write_text(json.dumps({"<late>": 9999}))
 
@@ -284,6 +300,7 @@ def with_token_ids_apart(folder: Path) -> None:
         (without_a_tokenizer, "neither tokenizer.model nor a readable tokenizer.json"),
         (with_a_damaged_tokenizer, "tokenizer.model' is no sentencepiece model"),
         (with_a_unigram_tokenizer, "not of the type BPE"),
+        (with_damaged_added_tokens, "damaged lists of added tokens"),
         (with_token_ids_apart, "'<late>' of .* should have the id 9999"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
