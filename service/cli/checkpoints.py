@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from service.cli import output
 
@@ -50,7 +51,7 @@ def check(
     settings: Settings = context.obj
     key = settings.generalist_api_key
     secret = None if key is None else key.get_secret_value()
-    with output.messages.status(f"trying {url}"):
+    with output.messages.status(f"trying {escape(url)}"):
         trial = probe.probe(url, model, api_key=secret, timeout_seconds=timeout)
         fitness = asyncio.run(trial)
     if json_output:

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 
 from service.domain import Image, Prompt
-from service.errors import GeneralistUnavailable
+from service.errors import GeneralistUnavailable, Misconfigured
 from service.generalist import protocol
 
 TIMEOUT_SECONDS = 60.0
@@ -88,9 +88,9 @@ async def probe(
     """Tries the server at `url` (with or without its `/v1`), in about twenty requests.
 
     `model` names one of several. No request takes longer than `timeout_seconds`, and what is
-    wrong is a finding, never an exception.
+    wrong with the server is a finding, never an exception. Raises Misconfigured for no address.
     """
-    root = url.rstrip("/").removesuffix("/v1")
+    root = _root(url)
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     async with httpx.AsyncClient(
         base_url=root,
@@ -100,6 +100,14 @@ async def probe(
         trust_env=False,
     ) as client:
         return await _Probe(client, root, model, timeout_seconds).fitness()
+
+
+def _root(url: str) -> str:
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise Misconfigured(f"'{url}' is no address of a server: {error}") from error
+    return url.rstrip("/").removesuffix("/v1")
 
 
 Seen = tuple[State, str]
@@ -118,27 +126,27 @@ class _Probe:
         self._timing: Timing | None = None
 
     async def fitness(self) -> Fitness:
-        if await self._is_good("server", self._server, "nothing else could be tried"):
+        if await self._has("server", self._server, "nothing else could be tried"):
             await self._look_closer()
         findings = tuple(self._findings)
         return Fitness(self._url, self._model, self._models, findings, self._timing)
 
     async def _look_closer(self) -> None:
         """The order matters: the first requests warm the server up for those that are timed."""
-        if not await self._is_good("images", self._images, "it does not see the case"):
+        if not await self._has("images", self._images, "it does not see the case"):
             return
         without = "no label gets a probability, and no case is diagnosed"
-        if not await self._is_good("log-probabilities", self._log_probabilities, without):
+        if not await self._has("log-probabilities", self._log_probabilities, without):
             return
         without = "an answer may be none of the labels, and that case fails"
-        await self._is_good("structured outputs", self._structured_outputs, without)
+        await self._has("structured outputs", self._structured_outputs, without)
         without = "labels that begin alike, and several labels at once, are not told apart"
-        await self._is_good("continued answers", self._continuation, without)
+        await self._has("continued answers", self._continuation, without)
         without = "arbitration computes again what the initial diagnosis had computed: slower"
-        await self._is_good("prefix cache", self._prefix_cache, without, needed=False)
-        await self._is_good("time", self._time, "it may be too slow", needed=False)
+        await self._has("prefix cache", self._prefix_cache, without, needed=False)
+        await self._has("time", self._time, "it may be too slow", needed=False)
 
-    async def _is_good(
+    async def _has(
         self, what: str, attempt: Callable[[], Awaitable[Seen]], without: str, needed: bool = True
     ) -> bool:
         """Not missing; a failure of the attempt is a finding too."""
@@ -146,8 +154,8 @@ class _Probe:
             state, seen = await attempt()
         except GeneralistUnavailable as error:
             state, seen = State.MISSING, str(error)
-        meaning = "" if state is State.GOOD else without
-        self._findings.append(Finding(what, state, seen, meaning, needed))
+        meanings = {State.GOOD: "", State.MISSING: without, State.UNKNOWN: f"if not, {without}"}
+        self._findings.append(Finding(what, state, seen, meanings[state], needed))
         return state is not State.MISSING
 
     async def _server(self) -> Seen:
@@ -158,7 +166,8 @@ class _Probe:
         self._model = self._model or self._models[0]
         if self._model not in self._models:
             return State.MISSING, f"no model '{self._model}', only {', '.join(self._models)}"
-        context = next(e.get("max_model_len") for e in reply["data"] if e["id"] == self._model)
+        contexts = (e.get("max_model_len") for e in reply["data"] if e["id"] == self._model)
+        context = next(contexts, None)
         return State.GOOD, f"serves '{self._model}'" + (f", context {context}" if context else "")
 
     async def _images(self) -> Seen:
@@ -187,16 +196,22 @@ class _Probe:
         """A server that ignores the field ends the beginning and opens another turn after it."""
         begun = self._asked(_blotches(), emitted=BEGUN)
         opened = {"continue_final_message": False, "add_generation_prompt": True}
-        continued, new = await self._complete(begun), await self._complete(begun | opened)
-        counts = _counted(continued), _counted(new)
-        if None in counts:
-            one, other = map(protocol.distribution, (self._first(continued), self._first(new)))
-            is_same = one == other
-        else:
-            is_same = counts[0] == counts[1]
-        if is_same:
+        continued = await self._complete(begun)
+        try:
+            new = await self._complete(begun | opened)
+        except GeneralistUnavailable:
+            return State.GOOD, "it goes on where the answer stopped, and opens no turn there"
+        if self._is_same_prompt(continued, new):
             return State.MISSING, "it opens a new turn instead: the field is ignored"
         return State.GOOD, "it goes on where the answer stopped"
+
+    def _is_same_prompt(self, one: Any, other: Any) -> bool:
+        """By the count of tokens, or else by what is likely to come next."""
+        counts = _counted(one), _counted(other)
+        if None not in counts:
+            return counts[0] == counts[1]
+        listed = [protocol.distribution(self._first(reply)) for reply in (one, other)]
+        return listed[0] == listed[1]
 
     async def _prefix_cache(self) -> Seen:
         image = _blotches()

@@ -1,6 +1,7 @@
 """A look-alike of the published MedDr, converted by the command line: vLLM writes as we compute."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from lookalike import a_lookalike
 from PIL import Image as Pictures
 from transformers import DynamicCache
-from vllm_server import vllm_serving
+from vllm_server import VENV, vllm_serving
 
 from service.cli.main import main
 from service.domain import Image, Prompt
@@ -34,11 +35,16 @@ TEXTS = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "MedDr_0401"
+    a_lookalike(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The converted look-alike."""
-    published = tmp_path_factory.mktemp("published") / "MedDr_0401"
     converted = tmp_path_factory.mktemp("converted") / "meddr"
-    a_lookalike(published)
     with pytest.raises(SystemExit) as end:
         main(["generalist", "convert", str(published), str(converted)])
     assert not end.value.code
@@ -79,6 +85,25 @@ def test_the_served_look_alike_passes_the_check(
         ("server", "images", "log-probabilities", "structured outputs", "continued answers",
          "prefix cache", "time"), "good",
     )  # fmt: skip
+
+
+def test_the_tokenizer_finds_the_pieces_of_the_real_sentencepiece(
+    folder: Path, published: Path, base_url: str
+) -> None:
+    """The library comes with vLLM, in whose environment it is asked."""
+    script = (
+        "import json, sys, sentencepiece as s; p = s.SentencePieceProcessor(sys.argv[1]); "
+        "print(json.dumps([p.encode(text) for text in json.load(sys.stdin)]))"
+    )
+    command = [VENV / "bin" / "python", "-c", script, published / "tokenizer.model"]
+    asked = subprocess.run(
+        command, input=json.dumps(TEXTS), capture_output=True, text=True, check=True, timeout=60
+    )
+
+    tokenizer = checkpoint.load(folder).tokenizer
+    ours = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
+
+    assert ours == json.loads(asked.stdout)
 
 
 def from_vllm(base_url: str, prompt: Prompt) -> tuple[list[int], list[int]]:

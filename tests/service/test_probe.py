@@ -14,6 +14,7 @@ from starlette.routing import Route
 from typer.testing import CliRunner
 
 from service.cli.main import app
+from service.errors import Misconfigured
 from service.generalist import probe
 from service.generalist.probe import Fitness, State
 
@@ -32,6 +33,7 @@ class Server:
     lists: bool = True
     constrains: bool = True
     continues: bool = True
+    opens_turns: bool = True
     counts: bool = True
     caches: bool = True
     tells_in_replies: bool = True
@@ -66,6 +68,8 @@ class Server:
         await asyncio.sleep(self.stalls_seconds)
         content = body["messages"][0]["content"]
         if isinstance(content, list) and self.refuses_images:
+            return REFUSED
+        if body.get("add_generation_prompt") and not self.opens_turns:
             return REFUSED
         first: dict[str, Any] = {"message": {"content": self._text(body)}}
         if body.get("logprobs") and self.lists:
@@ -170,6 +174,12 @@ async def test_a_server_that_counts_no_tokens_is_judged_by_its_log_probabilities
     assert states(fitness)["prefix cache"] is State.UNKNOWN
 
 
+async def test_a_server_may_refuse_a_turn_after_an_unfinished_answer() -> None:
+    fitness = await tried(Server(opens_turns=False))
+
+    assert fitness.is_fit
+
+
 async def test_a_model_can_be_named_and_one_that_is_not_served_is_told() -> None:
     server = Server(models=("small", "meddr"))
 
@@ -188,6 +198,11 @@ async def test_a_server_that_is_away_is_one_clear_finding() -> None:
     assert fitness.url == "http://127.0.0.1:9"
     assert fitness.findings[0].seen.startswith("no connection to http://127.0.0.1:9")
     assert fitness.findings[0].meaning == "nothing else could be tried"
+
+
+async def test_what_is_no_address_is_wrong_use() -> None:
+    with pytest.raises(Misconfigured, match="is no address"):
+        await probe.probe("http://gsco.test:eighty")
 
 
 async def test_no_request_takes_longer_than_allowed() -> None:
