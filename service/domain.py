@@ -19,7 +19,7 @@ INTENDED_USE = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Image:
     """Decoded pixels and where they come from.
 

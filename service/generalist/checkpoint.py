@@ -118,7 +118,7 @@ def load(folder: Path, adapter: Path | None = None) -> Checkpoint:
     Raises InvalidCheckpoint, which names what is wrong with either.
     """
     config = _config(folder)
-    tokenizer = _tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     files = _weight_files(folder)
     model = InternVLChat(config, _image_token_id(tokenizer))
     _fill(model, files, folder)
@@ -165,18 +165,18 @@ def _write(
 ) -> None:
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(tokenizer.chat_template)
-    _write_json(folder / CONFIG, config.to_dict())
-    _write_json(folder / "generation_config.json", _generation(tokenizer))
+    write_json(folder / CONFIG, config.to_dict())
+    write_json(folder / "generation_config.json", generation_config(tokenizer))
     weights = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in _state(model).items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to its owner, a server may be another
 
 
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
-def _generation(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+def generation_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.convert_tokens_to_ids(list(chat.STOP_TOKENS)),
@@ -190,7 +190,7 @@ def _replace(folder: Path, staging: Path) -> None:
         staging.rename(folder)
         return
     for extra in folder.iterdir():
-        if not (staging / extra.name).exists() and extra.suffix != ".safetensors":
+        if not (staging / extra.name).exists() and ".safetensors" not in extra.suffixes:
             _copy(extra, staging / extra.name)
     retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     folder.rename(retired)
@@ -206,7 +206,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _config(folder: Path) -> InternVLChatConfig:
-    document = _read_json(folder / CONFIG)
+    document = read_json(folder / CONFIG)
     kind = document.pop("model_type", None)
     if kind != InternVLChatConfig.model_type:
         raise InvalidCheckpoint(
@@ -222,7 +222,7 @@ def _config(folder: Path) -> InternVLChatConfig:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text())
     except FileNotFoundError:
@@ -234,9 +234,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """From tokenizer.json alone: the other tokenizer files repeat what the chat module fixes."""
-    _read_json(folder / TOKENIZER)
+    read_json(folder / TOKENIZER)
     backend = Tokenizer.from_file(str(folder / TOKENIZER))
     missing = [token for token in chat.SPECIAL_TOKENS if backend.token_to_id(token) is None]
     if missing:

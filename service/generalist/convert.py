@@ -65,7 +65,7 @@ def _demand_new(source: Path, folder: Path, *, force: bool) -> None:
 
 
 def _config(source: Path) -> InternVLChatConfig:
-    document = checkpoint._read_json(source / checkpoint.CONFIG)
+    document = checkpoint.read_json(source / checkpoint.CONFIG)
     kind = document.get("model_type")
     if kind != InternVLChatConfig.model_type:
         raise InvalidCheckpoint(
@@ -120,7 +120,7 @@ def _write_weights(
         _save(tensors, folder / file)
         index |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        checkpoint._write_json(
+        checkpoint.write_json(
             folder / published.INDEX, {"metadata": {"total_size": total}, "weight_map": index}
         )
 
@@ -154,13 +154,14 @@ def _write_config(config: InternVLChatConfig, tokenizer: Any, folder: Path) -> N
     if len(tokenizer) > rows:
         raise InvalidCheckpoint(f"{len(tokenizer)} tokens, but an embedding of {rows} rows")
     config.use_llm_lora = config.use_backbone_lora = 0
-    checkpoint._write_json(folder / checkpoint.CONFIG, config.to_dict())
-    checkpoint._write_json(folder / "generation_config.json", checkpoint._generation(tokenizer))
+    checkpoint.write_json(folder / checkpoint.CONFIG, config.to_dict())
+    generation = checkpoint.generation_config(tokenizer)
+    checkpoint.write_json(folder / "generation_config.json", generation)
 
 
 def _write_tokenizer(source: Path, folder: Path) -> Any:
     _backend(source).save(str(folder / checkpoint.TOKENIZER))
-    tokenizer = checkpoint._tokenizer(folder)
+    tokenizer = checkpoint.load_tokenizer(folder)
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(chat.TEMPLATE)
     return tokenizer
@@ -191,8 +192,8 @@ def _add_tokens(backend: Tokenizer, source: Path) -> None:
 
 def _added(source: Path) -> dict[int, str]:
     config, added = source / "tokenizer_config.json", source / "added_tokens.json"
-    decoder = checkpoint._read_json(config).get("added_tokens_decoder", {})
-    later = checkpoint._read_json(added) if added.exists() else {}
+    decoder = checkpoint.read_json(config).get("added_tokens_decoder", {})
+    later = checkpoint.read_json(added) if added.exists() else {}
     try:
         tokens = {int(number): str(entry["content"]) for number, entry in decoder.items()}
         return tokens | {int(number): token for token, number in later.items()}

@@ -34,10 +34,20 @@ _TOO_LONG = re.compile(
 Body = dict[str, Any]
 
 
-def message(prompt: Prompt) -> Body:
-    """The user's turn, the image before the text, as MedDr was trained."""
-    image = {"type": "image_url", "image_url": {"url": _data_url(prompt.image)}}
+def message(prompt: Prompt, image_url: str = "") -> Body:
+    """The user's turn, the image before the text, as MedDr was trained.
+
+    `image_url` is the image's `data_url` where it is known already.
+    """
+    image = {"type": "image_url", "image_url": {"url": image_url or data_url(prompt.image)}}
     return {"role": "user", "content": [image, {"type": "text", "text": plain(prompt.text)}]}
+
+
+def data_url(image: Image) -> str:
+    """PNG keeps every pixel; the least compression, as it travels a short way."""
+    octets = io.BytesIO()
+    Pictures.fromarray(image.pixels).save(octets, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(octets.getvalue()).decode()
 
 
 def next_token(user: Body, emitted: str) -> Body:
@@ -133,13 +143,6 @@ def named(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
-
-
-def _data_url(image: Image) -> str:
-    """PNG keeps every pixel; the least compression, as it travels a short way."""
-    octets = io.BytesIO()
-    Pictures.fromarray(image.pixels).save(octets, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(octets.getvalue()).decode()
 
 
 def _demand_model(completion: Any, model: str) -> None:

@@ -110,7 +110,7 @@ def _shards(folder: Path) -> list[Path]:
     """The files of the index, or all there are."""
     if not (folder / INDEX).exists():
         return sorted(folder.glob("*.safetensors"))
-    named = checkpoint._read_json(folder / INDEX).get("weight_map")
+    named = checkpoint.read_json(folder / INDEX).get("weight_map")
     if not isinstance(named, dict) or not named:
         raise InvalidCheckpoint(f"'{folder / INDEX}' is damaged: it maps no weights")
     names = sorted({str(name) for name in named.values()})

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import httpx
 import numpy as np
@@ -47,6 +48,7 @@ class VllmGeneralist:
     ) -> None:
         self._model = model
         self._timeout_seconds = timeout_seconds
+        self._image_urls: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self._client = httpx.AsyncClient(
             base_url=base_url.rstrip("/").removesuffix("/v1") + "/v1/",
             headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
@@ -86,7 +88,7 @@ class VllmGeneralist:
         PromptTooLong for more tokens than its context holds, Overloaded when it is busy, and
         UnparsableAnswer when none of its likeliest tokens begins a choice.
         """
-        user = await asyncio.to_thread(protocol.message, prompt)
+        user = await asyncio.to_thread(self._turn, prompt)
         if prompt.choices:
             return await self._choose(user, prompt)
         body = {"messages": [user], "max_tokens": prompt.max_tokens}
@@ -98,7 +100,7 @@ class VllmGeneralist:
         Raises as `answer` does, and GeneralistUnavailable for a text that ends half-way: what was
         given until then is no answer. Only the beginning is asked for again.
         """
-        user = await asyncio.to_thread(protocol.message, prompt)
+        user = await asyncio.to_thread(self._turn, prompt)
         body = {"messages": [user], "max_tokens": prompt.max_tokens, "stream": True}
         opened = await self._patiently(lambda: self._open("POST", COMPLETIONS, self._asking(body)))
         async with aclosing(opened) as response:
@@ -110,6 +112,12 @@ class VllmGeneralist:
                 if carried and (piece := protocol.piece(carried, self._model)):
                     yield piece
         raise GeneralistUnavailable("the generalist's server does not come to an end")
+
+    def _turn(self, prompt: Prompt) -> protocol.Body:
+        """The user's turn; an image is encoded once for the initial prompt and the arbitration."""
+        url = self._image_urls.get(prompt.image) or protocol.data_url(prompt.image)
+        self._image_urls[prompt.image] = url
+        return protocol.message(prompt, url)
 
     async def _choose(self, user: protocol.Body, prompt: Prompt) -> Completion:
         answers = choice.permitted(prompt)

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import a_diagnosis, a_missing_part, some_evidence
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service import calibration
 from service.calibrated import Calibrated
@@ -31,14 +29,17 @@ def a_calibration(count: int = 200, coverage: float = 0.9, seed: int = 0) -> Cal
     return calibration.calibrate([said(share) for share in shares], truth, coverage)
 
 
-@given(seed=st.integers(0, 50), coverage=st.sampled_from([0.8, 0.9, 0.95]))
-def test_new_cases_of_the_same_kind_are_covered(seed: int, coverage: float) -> None:
-    found = a_calibration(400, coverage, seed)
-    fresh = np.random.default_rng(seed + 10_000).uniform(0.3, 1.0, 2000)
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_new_cases_of_the_same_kind_are_covered_on_average(coverage: float) -> None:
+    held = [_held(a_calibration(200, coverage, seed), seed) for seed in range(30)]
 
-    held = np.mean([NAMES[1] in calibration.label_set(found, (1 - p, p)) for p in fresh])
+    assert np.mean(held) >= coverage - 0.01
 
-    assert held >= coverage - 0.06
+
+def _held(found: Calibration, seed: int) -> float:
+    """The share of fresh cases whose label set holds the truth, the second label."""
+    fresh = np.random.default_rng(seed + 10_000).uniform(0.3, 1.0, 1000)
+    return float(np.mean([NAMES[1] in calibration.label_set(found, (1 - p, p)) for p in fresh]))
 
 
 def test_a_label_set_is_never_empty() -> None:

@@ -46,11 +46,13 @@ def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
 def test_saving_replaces_the_checkpoint_and_keeps_the_card(tmp_path: Path) -> None:
     model = a_checkpoint(tmp_path / "tiny", seed=1)
     (tmp_path / "tiny" / "card.md").write_text("MedDr-nano")
+    (tmp_path / "tiny" / "model.safetensors.index.json").write_text("{}")
     (tmp_path / "tiny" / "model-00002.safetensors").write_text("stale")
 
     save(model, TOKENIZER, model.config, tmp_path / "tiny")
 
     assert (tmp_path / "tiny" / "card.md").read_text() == "MedDr-nano"
+    assert not (tmp_path / "tiny" / "model.safetensors.index.json").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     load(tmp_path / "tiny")
 

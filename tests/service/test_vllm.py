@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,23 @@ def replies(*queue: httpx.Response | Exception) -> Handler:
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm, "RETRY_PAUSES_SECONDS", (0.0, 0.0))
+
+
+async def test_an_image_is_encoded_once_for_all_prompts_about_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded: list[str] = []
+    encode = vllm.protocol.data_url
+    monkeypatch.setattr(
+        vllm.protocol, "data_url", lambda image: encoded.append(image.sha256) or encode(image)
+    )
+    prompt = a_prompt("First?")
+    generalist = a_generalist(replies(listing(("normal", 0.9), ("pneumonia", 0.1))))
+
+    await generalist.answer(prompt)
+    await generalist.answer(replace(prompt, text="Second?"))
+
+    assert len(encoded) == 1
 
 
 async def test_sends_the_image_before_the_text_and_the_labels_as_choices(tmp_path: Path) -> None:

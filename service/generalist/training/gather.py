@@ -145,7 +145,7 @@ def of_hospital(one: Hospital, panel: Path, recipe: Recipe) -> tuple[Material, M
     some = val.choose(places)
     judged = panels.material(
         one.task, specialists, known, Labelled(list(some.images), _marks(one.task, some)), size,
-        versions=1, seed=recipe.seed + 1, shifted=1.0,
+        versions=2, seed=recipe.seed + 1, shifted=1.0,
     )  # fmt: skip
     return learned, judged
 
@@ -162,7 +162,7 @@ def of_phantoms(demo: Drawn, panel: Path, recipe: Recipe) -> tuple[Material, Mat
     )  # fmt: skip
     judged = panels.material(
         demo.task, specialists, known, _labelled(demo, wanted.phantoms_to_judge, JUDGING),
-        size, versions=1, seed=recipe.seed + 1, shifted=1.0, mirrored=mirrored,
+        size, versions=2, seed=recipe.seed + 1, shifted=1.0, mirrored=mirrored,
     )  # fmt: skip
     return learned, judged
 

@@ -1,4 +1,4 @@
-"""How well a checkpoint arbitrates on validation cases as a strange scanner shows them.
+"""How well a checkpoint arbitrates on validation cases, as they are and from a strange scanner.
 
 The best checkpoint is the one that is right most often there, with the panel as it is and with
 the panel forced to one wrong label; longer training alone would drift towards echoing the panel.
@@ -27,7 +27,7 @@ BIASED_WEIGHT = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Macro-F1 on one task's shifted validation cases."""
+    """Macro-F1 on one task's validation cases, half of them shifted."""
 
     task: str
     cases: int

@@ -115,15 +115,15 @@ def material(
     shifted: float = 0.5,
     mirrored: bool = True,
 ) -> Material:
-    """Every case in several versions, a share of them as a strange scanner would show it.
+    """Every case in several versions: the first as it is, of the others a share `shifted`.
 
-    The first version shows the case as it is, unless all are `shifted` (1.0). Nothing of `known`
-    may have been seen by the panel in another role than training.
+    A shifted version is what a strange scanner would show. Nothing of `known` may have been seen
+    by the panel in another role than training.
     """
     rng = np.random.default_rng(seed)
     seen: list[Pixels] = []
     for version in range(versions):
-        share = shifted if version or shifted == 1.0 else 0.0
+        share = shifted if version else 0.0
         seen += [_version(pixels, share, rng, mirrored=mirrored) for pixels in cases.images]
     told = evaluate.run(panel, seen)
     remembered = evaluate.run(panel, known.images)

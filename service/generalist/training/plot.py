@@ -13,7 +13,7 @@ mpl.use("Agg")
 
 
 def progress(history: Sequence[Progress], judgements: Sequence[dict[str, Any]], path: Path) -> None:
-    """Loss, share of answers that are all right, and macro-F1 on shifted validation cases."""
+    """Loss, share of answers that are all right, and macro-F1 on validation cases."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     steps = [at.step for at in history]
@@ -30,7 +30,7 @@ def progress(history: Sequence[Progress], judgements: Sequence[dict[str, Any]], 
         )
     }
     _lines(right, judged, shown)
-    right.set_ylabel("macro-F1, shifted validation cases")
+    right.set_ylabel("macro-F1, validation, half shifted")
     for axes in (left, middle, right):
         axes.set_xlabel("step")
     figure.savefig(path, dpi=120)

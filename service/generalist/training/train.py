@@ -79,7 +79,7 @@ def train(
     history: list[Progress] = []
     done = 0
     for name, stage in recipe.arbitrations():
-        history += arbitrating.learn_to_arbitrate(
+        taken = arbitrating.learn_to_arbitrate(
             model,
             tokenizer,
             replace(curriculum, shares=recipe.shares[name]),
@@ -90,6 +90,7 @@ def train(
             lambda step, before=done: contest.enter(before + step),  # type: ignore[misc]
             name,
         )
+        history += [replace(at, step=done + at.step) for at in taken]
         done += stage.steps
     contest.crown(model)
     checkpoint.save(model, tokenizer, model.config, out)
