@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from service.domain import Diagnosis, Provenance
 from service.errors import InvalidInput
+from specialists.task import Task, TaskKind
 
 COVERAGE = 0.9
 FEWEST_CASES = 20
@@ -63,20 +64,21 @@ def conditions(provenance: Provenance) -> dict[str, str]:
 
 
 def calibrate(
-    diagnoses: Sequence[Diagnosis], truth: NDArray[np.bool_], coverage: float = COVERAGE
+    task: Task,
+    probabilities: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    valid_for: dict[str, str],
+    coverage: float = COVERAGE,
 ) -> Calibration:
-    """From diagnoses of validation cases and what holds (cases, labels).
+    """From the final probabilities of validation cases and what holds, both (cases, labels).
 
-    Raises InvalidInput for too few cases, or cases diagnosed under different conditions.
+    `valid_for` are the `conditions` under which all of them were diagnosed. Raises InvalidInput
+    for too few cases.
     """
-    if len(diagnoses) < FEWEST_CASES:
-        raise InvalidInput(f"{len(diagnoses)} cases are too few to calibrate: {FEWEST_CASES}")
-    first = diagnoses[0]
-    whole = [d for d in diagnoses if not d.degraded]
-    if len(whole) < len(diagnoses) or len({str(conditions(d.provenance)) for d in diagnoses}) > 1:
-        raise InvalidInput("the cases were not all diagnosed by the same complete panel")
-    probabilities = np.array([d.final.probabilities for d in diagnoses])
-    if (truth.sum(axis=1) == 1).all():
+    count = len(probabilities)
+    if count < FEWEST_CASES:
+        raise InvalidInput(f"{count} cases are too few to calibrate: {FEWEST_CASES}")
+    if task.kind is TaskKind.SINGLE_LABEL:
         thresholds = (_threshold(probabilities[truth], coverage),) * truth.shape[1]
     else:
         thresholds = tuple(
@@ -84,13 +86,13 @@ def calibrate(
             for label in range(truth.shape[1])
         )
     return Calibration(
-        task=first.task,
-        label_names=first.label_names,
+        task=task.name,
+        label_names=task.label_names,
         thresholds=thresholds,
         coverage=coverage,
-        cases=len(diagnoses),
+        cases=count,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        valid_for=conditions(first.provenance),
+        valid_for=valid_for,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Generic, TypeVar
 
@@ -73,7 +74,7 @@ class Pipeline:
     async def diagnose(self, case: Case, tell: Tell = nobody) -> Diagnosis:
         """The generalist's final label or labels."""
         _demand(case.task, TaskKind.SINGLE_LABEL, TaskKind.MULTI_LABEL)
-        course = await self._collaborate(case, lambda said: parser.labelled(case, said), tell)
+        course = await self._collaborate(case, partial(parser.labelled, case), tell)
         diagnosis = Diagnosis(
             id=case.id,
             created_at=datetime.now(UTC),
@@ -137,6 +138,20 @@ class Pipeline:
             durations_seconds=course.seconds,
         )
         return await self._stored(answer)
+
+    async def weigh(
+        self, case: Case, initial: LabelledAnswer, evidence: Evidence
+    ) -> LabelledAnswer:
+        """The final answer to other evidence, after an initial answer that is known already.
+
+        For measuring: nothing is stored.
+        """
+        first = prompt.initial(self.template, case)
+        read = partial(parser.labelled, case)
+        _, final, _ = await self._arbitrate(
+            case, first, initial, evidence, read, Stopwatch(), nobody
+        )
+        return final
 
     async def _collaborate(
         self, case: Case, read: Callable[[Completion], Said], tell: Tell

@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         for name in ("generalist_url", "generalist_model"):
             if not getattr(self, name):
                 raise ValueError(f"generalist_engine 'vllm' needs {PREFIX}{name.upper()}")
+        if self.generalist_adapter is not None:
+            raise ValueError(
+                f"{PREFIX}GENERALIST_ADAPTER is for the embedded engine: vLLM serves an adapter "
+                f"itself, under the name that {PREFIX}GENERALIST_MODEL asks for"
+            )
         return self
 
     @property

@@ -39,6 +39,16 @@ class EmbeddingClassifier(nn.Module):
         """The logits that belong to an embedding."""
         return cast(Tensor, self._classifier()(embedding))
 
+    def classifier_names(self) -> frozenset[str]:
+        """The backbone's tensors that belong to its last linear layer."""
+        last = self._classifier()
+        return frozenset(
+            f"{name}.{tensor}"
+            for name, module in self.backbone.named_modules()
+            if module is last
+            for tensor in module.state_dict()
+        )
+
     def _embed(self, images: Tensor) -> Tensor:
         backbone = cast(Any, self.backbone)
         return cast(

@@ -1,4 +1,4 @@
-"""The backbones that may sit on the panel, as data: `catalogue.toml`, read once. Free of torch."""
+"""The backbones that may sit on a panel, as data: `catalogue.toml`, read once. Free of torch."""
 
 import math
 import tomllib
@@ -41,11 +41,12 @@ class Backbone:
     pretrained: str  # the pinned weights that the full scale starts from
     licence: str  # of the pretrained weights
     scales: Mapping[Scale, Architecture]
+    from_file: bool = False  # the full scale is trained only from a file of pretrained weights
 
     def at(self, scale: Scale) -> Architecture:
         """The architecture at a scale; raises UnknownBackbone where there is none."""
         if scale not in self.scales:
-            raise UnknownBackbone(f"backbone {self.key!r} has no scale {scale!r}")
+            raise UnknownBackbone(f"backbone {self.key!r} has no scale {scale.value!r}")
         return self.scales[scale]
 
 
@@ -92,6 +93,11 @@ def panel_of(task: Task) -> tuple[str, ...]:
     return task.panel or PANEL
 
 
+def at_scale(scale: Scale) -> tuple[str, ...]:
+    """Every backbone that comes in a scale, the panel's first."""
+    return tuple(key for key, backbone in CATALOGUE.items() if scale in backbone.scales)
+
+
 def recipe_of(scale: Scale, images: int | None = None) -> Recipe:
     """The default training recipe of a scale, with more epochs where there are few images."""
     fields = dict(_DOCUMENT["recipe"][scale])
@@ -114,7 +120,11 @@ def _stretched(recipe: Recipe, images: int, least_steps: int) -> Recipe:
 def _backbone(entry: Mapping[str, Any]) -> Backbone:
     scales = {scale: _architecture(entry[scale]) for scale in Scale if scale in entry}
     names = ("key", "name", "pretrained", "licence")
-    return Backbone(**{name: entry[name] for name in names}, scales=MappingProxyType(scales))
+    return Backbone(
+        **{name: entry[name] for name in names},
+        scales=MappingProxyType(scales),
+        from_file=entry.get("from_file", False),
+    )
 
 
 def _architecture(entry: Mapping[str, Any]) -> Architecture:

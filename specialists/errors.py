@@ -5,6 +5,7 @@ SpecialistsError
 ├── UnknownTask            no task of that name
 ├── UnknownBackbone        the catalogue has no such backbone
 ├── InvalidSpecialist      a specialist's folder is incomplete or does not match its manifest
+├── InvalidWeights         pretrained weights cannot be read or fit no backbone that is trained
 ├── InvalidDataset         training data cannot be read or does not fit the task
 └── PoolOverloaded         a backbone's queue is full: try again later
 """
@@ -28,6 +29,10 @@ class UnknownBackbone(SpecialistsError):
 
 class InvalidSpecialist(SpecialistsError):
     """A specialist's folder is missing, incomplete or does not match its manifest."""
+
+
+class InvalidWeights(SpecialistsError):
+    """Pretrained weights cannot be read, or fit no backbone that is trained."""
 
 
 class InvalidDataset(SpecialistsError):

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,11 +20,15 @@ STOP_SECONDS = 15
 
 
 @contextmanager
-def vllm_serving(folder: Path, model: str, dtype: str, log: Path) -> Iterator[str]:
+def vllm_serving(
+    folder: Path, model: str, dtype: str, log: Path, adapters: Mapping[str, Path] | None = None
+) -> Iterator[str]:
     """The base URL of a server of the checkpoint, ready to answer."""
     server.ensure_environment(VENV, ROOT)
     port = free_port()
-    command, added = server.command(folder, port, venv=VENV, model=model, dtype=dtype)
+    command, added = server.command(
+        folder, port, venv=VENV, model=model, dtype=dtype, adapters=adapters
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

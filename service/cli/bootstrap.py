@@ -8,8 +8,8 @@ import typer
 
 from service.app import running_generalist
 from service.cli import output
-from service.cli.evaluate import labelled_cases
 from service.cli.specialists import DataOption, TaskOption
+from service.evaluation.cases import cases_of
 from service.settings import Settings
 from specialists import task as tasks
 from specialists.training import dataset
@@ -32,7 +32,7 @@ def write_instructions(
 
     settings: Settings = context.obj
     found = tasks.find(settings.tasks_folder, task)
-    cases = labelled_cases(found, dataset.read(data, found).split("train"))[:limit]
+    cases, _ = cases_of(found, dataset.read(data, found).split("train"), limit).read()
     guided = [Guided(one.case.id, one.case.image, one.labels) for one in cases]
 
     async def write() -> int:

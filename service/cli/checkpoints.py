@@ -32,7 +32,9 @@ def convert(
             bar.update(row, completed=done // MEBIBYTE, total=total // MEBIBYTE)
 
         converting.convert(source, target, force=force, show=show)
-    output.messages.print(f"wrote {target}; next: gsco generalist serve {target}, or vLLM on a GPU")
+    output.messages.print(
+        f"wrote {target}; next: gsco generalist serve --path {target}, or vLLM on a GPU"
+    )
 
 
 def check(

@@ -42,6 +42,13 @@ def train(
         typer.Option(help="TASK=FOLDER: qa.jsonl and images/, split by image as VQA-RAD is."),
     ] = None,
     phantoms: Annotated[bool, typer.Option(help="Also learn from the demonstration.")] = True,
+    instructions: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK=FILE of `bootstrap`, about train images of a --data TASK=PATH."),
+    ] = None,
+    recipe_file: Annotated[
+        Path | None, typer.Option("--recipe", help="A recipe of your own; default: nano.")
+    ] = None,
     effort: Annotated[float, typer.Option(min=0.001, help="Multiplies the recipe's steps.")] = 1.0,
     lora: Annotated[
         int | None,
@@ -56,15 +63,22 @@ def train(
     Interrupted at any moment, the same command goes on and ends with the same weights. With --lora,
     a checkpoint of MedDr's architecture is tuned to one --data instead, and --out is an adapter.
     """
+    _demand_folder("--out", out)
+    _demand_folder("--work", work)
     if lora is not None:
-        _adapt(context.obj, base, data or [], out, lora, effort)
+        _refuse_beside_lora(questions, instructions, recipe_file)
+        _adapt(context.obj, base, data or [], out, work, lora, effort)
         return
-    from service.generalist.training import recipe, train
+    if base is not None:
+        raise Misconfigured("--base is what --lora tunes: give --lora RANK with it")
+    from service.generalist.training import plan, recipe, train
 
-    chosen = recipe.nano().scaled(effort)
-    sources = _sources(context.obj, chosen, data or [], questions or [], phantoms=phantoms)
-    if not sources.labelled:
-        raise Misconfigured("nothing to train on: give --data TASK=PATH or --phantoms")
+    wanted = recipe.nano() if recipe_file is None else recipe.read(recipe_file)
+    chosen = wanted.scaled(effort)
+    sources = _sources(
+        context.obj, chosen, data or [], questions or [], instructions or [], phantoms=phantoms
+    )
+    plan.claim(work, sources, chosen)
     with output.progress() as bar:
         rows = {name: bar.add_task(name, total=None) for name in train.STAGES}
 
@@ -84,43 +98,96 @@ def serve(
     path: Annotated[Path | None, typer.Option(help="Checkpoint folder; default: nano.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8001,
     model: Annotated[str, typer.Option(help="Name that clients ask for.")] = "meddr-nano",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER: a LoRA adapter, and the name that clients ask for."),
+    ] = None,
     venv: Annotated[Path, typer.Option(help="Where vLLM is or will be.")] = Path(".venv-vllm"),
 ) -> None:
     """Serve a checkpoint with the real vLLM on this machine's CPU; installs vLLM when needed."""
     from service.generalist import server
 
     settings: Settings = context.obj
-    server.ensure_environment(venv, Path.cwd())
     folder = path or settings.generalist_path
-    arguments, added = server.command(folder, port, venv=venv, model=model)
+    adapters = dict(_halves("--adapter", "NAME=FOLDER", adapter or []))
+    arguments, added = server.command(folder, port, venv=venv, model=model, adapters=adapters)
+    server.ensure_environment(venv, Path.cwd())
     os.execvpe(arguments[0], arguments, os.environ | added)  # noqa: S606  # it takes over
 
 
 def _sources(
-    settings: Settings, chosen: "Recipe", data: list[str], questions: list[str], *, phantoms: bool
+    settings: Settings,
+    chosen: "Recipe",
+    data: list[str],
+    questions: list[str],
+    instructions: list[str],
+    *,
+    phantoms: bool,
 ) -> "Sources":
     from service.demo import home
     from service.demo.tasks import demo_tasks, told_tasks
-    from service.generalist.training import examples, gather
+    from service.generalist.training import bootstrap, examples, gather, reading
     from service.generalist.training.train import Sources
 
     size = chosen.model.image_size
+    demos = demo_tasks() if phantoms else ()
+    sets = list(_pairs(settings, "--data", data))
+    _demand_distinct([one.task for one in demos] + [task for task, _ in sets])
+    for task, _ in sets:
+        if task.is_labelled and not reading.can_read(task):
+            raise Misconfigured(
+                f"task {task.name!r} has {len(task.labels)} labels that may hold together; "
+                f"training weighs every combination, of at most {reading.MOST_LABELS}"
+            )
+    hospitals = {task.name: gather.hospital(task, path, chosen) for task, path in sets}
+    taught = []
+    for task, path in _pairs(settings, "--instructions", instructions):
+        if task.name not in hospitals:
+            raise Misconfigured(f"--instructions {task.name}=… needs --data {task.name}=PATH")
+        split = hospitals[task.name].dataset.split("train")
+        taught.append(bootstrap.read(path, task, split, size))
+    if not demos and not hospitals:
+        raise Misconfigured("nothing to train on: give --data TASK=PATH or --phantoms")
     return Sources(
-        hospitals=tuple(
-            gather.hospital(task, path, chosen) for task, path in _pairs(settings, "--data", data)
-        ),
-        demos=demo_tasks() if phantoms else (),
+        hospitals=tuple(hospitals.values()),
+        demos=demos,
         told=told_tasks() if phantoms else (),
         dialogues=tuple(
             examples.read_dialogue(path, task, size)
             for task, path in _pairs(settings, "--questions", questions)
         ),
         specialists=home.SHIPPED,
+        taught=tuple(taught),
     )
 
 
+def _demand_distinct(chosen: list[Task]) -> None:
+    names = [task.name for task in chosen]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise Misconfigured(f"task {repeated!r} is given twice")
+
+
+def _demand_folder(option: str, path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise Misconfigured(f"{option} is a folder, '{path}' is a file")
+
+
+def _refuse_beside_lora(
+    questions: list[str] | None, instructions: list[str] | None, recipe: Path | None
+) -> None:
+    given = {"--questions": questions, "--instructions": instructions, "--recipe": recipe}
+    if option := next((name for name, value in given.items() if value), None):
+        raise Misconfigured(f"--lora tunes to one --data: {option} is for training anew")
+
+
 def _adapt(
-    settings: Settings, base: Path | None, data: list[str], out: Path, rank: int, effort: float
+    settings: Settings,
+    base: Path | None,
+    data: list[str],
+    out: Path,
+    work: Path,
+    rank: int,
+    effort: float,
 ) -> None:
     from service.generalist.training import adapt
     from service.generalist.training.adapt import Adaptation
@@ -129,7 +196,12 @@ def _adapt(
     if len(data) != 1:
         raise Misconfigured("--lora tunes to one data set: give --data TASK=PATH once")
     ((task, path),) = _pairs(settings, "--data", data)
+    folder = base or settings.generalist_path
+    if not folder.is_dir():
+        raise Misconfigured(f"no checkpoint at '{folder}'")
     how = Adaptation(rank=rank, steps=max(1, round(Adaptation().steps * effort)))
+    read = dataset.read(path, task)
+    state = adapt.state_file(work, folder, read, how)
     with output.progress() as bar:
         row = bar.add_task("tuning", total=how.steps)
 
@@ -137,17 +209,23 @@ def _adapt(
             shown = f"tuning loss {at.loss:.3f} right {at.accuracy:.3f}"
             bar.update(row, completed=at.step, description=shown)
 
-        folder = base or settings.generalist_path
-        adapt.adapt(folder, dataset.read(path, task), how, out, show)
+        adapt.adapt(folder, read, how, out, show, state)
     output.messages.print(f"wrote the adapter {out}")
 
 
 def _pairs(settings: Settings, option: str, entries: list[str]) -> Iterator[tuple[Task, Path]]:
+    for name, path in _halves(option, "TASK=PATH", entries):
+        if not path.exists():
+            raise Misconfigured(f"{option} {name}: there is no '{path}'")
+        yield tasks.find(settings.tasks_folder, name), path
+
+
+def _halves(option: str, form: str, entries: list[str]) -> Iterator[tuple[str, Path]]:
     for entry in entries:
         name, equals, path = entry.partition("=")
-        if not equals:
-            raise Misconfigured(f"{option} is TASK=PATH, not {entry!r}")
-        yield tasks.find(settings.tasks_folder, name), Path(path)
+        if not (name and equals and path):
+            raise Misconfigured(f"{option} is {form}, not {entry!r}")
+        yield name, Path(path)
 
 
 app.command("bootstrap")(write_instructions)

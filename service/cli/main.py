@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from retrieval.errors import RetrievalError
 from service.cli import (
+    compare,
     demo,
     evaluate,
     generalist,
@@ -18,14 +19,21 @@ from service.cli import (
     retrieval,
     serving,
     specialists,
+    study,
     tasks,
 )
 from service.cli.output import messages
 from service.errors import GscoError, Misconfigured
 from service.settings import read_settings
-from specialists.errors import SpecialistsError, UnknownBackbone, UnknownTask
+from specialists.errors import (
+    InvalidDataset,
+    InvalidWeights,
+    SpecialistsError,
+    UnknownBackbone,
+    UnknownTask,
+)
 
-WRONG_USE = (UnknownTask, UnknownBackbone, Misconfigured)
+WRONG_USE = (UnknownTask, UnknownBackbone, InvalidWeights, InvalidDataset, Misconfigured)
 
 app = typer.Typer(
     name="gsco",
@@ -40,11 +48,13 @@ app.command("diagnose")(serving.diagnose)
 app.command("report")(serving.report)
 app.command("ask")(serving.ask)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(specialists.app, name="specialists")
 app.add_typer(retrieval.app, name="retrieval")
 app.add_typer(generalist.app, name="generalist")
 app.add_typer(phantoms.app, name="phantoms")
+app.add_typer(study.app, name="study")
 app.add_typer(tasks.database, name="db")
 
 

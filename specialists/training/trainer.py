@@ -15,10 +15,11 @@ from torch import Generator, Tensor
 from specialists.architectures import EmbeddingClassifier, build, on_device
 from specialists.catalogue import Architecture, Recipe
 from specialists.task import Task, TaskKind
-from specialists.training import batches, checkpoint
+from specialists.training import batches, checkpoint, pretrained
 from specialists.training.batches import ResizedImages
 from specialists.training.calibration import loss
 from specialists.training.checkpoint import Checkpoint, Progress, Tensors
+from specialists.training.pretrained import Pretrained
 from specialists.training.split import Targets
 
 GRADIENT_NORM = 1.0
@@ -59,7 +60,9 @@ class Trainer:
         run: str,
         path: Path,
         device: str = "cpu",
+        weights: Pretrained | None = None,
     ) -> None:
+        self._weights = weights
         self._task, self.backbone, self._architecture = task, backbone, architecture
         self._recipe, self._seed, self._path, self._device = recipe, seed, path, device
         self.model = self._fresh_model()
@@ -152,6 +155,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed_of(f"weights {self.backbone}"))
             model = build(self._architecture, len(self._task.labels))
+        if self._weights is not None:
+            pretrained.fill(model, self._weights, self.backbone)
         return on_device(model, self._device)
 
     def _to_device(self, images: Tensor) -> Tensor:

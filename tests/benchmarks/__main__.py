@@ -2,13 +2,13 @@
 
 end-to-end   one warm diagnosis, against the published procedure with the same models
 generalist   an arbitration after its initial diagnosis, and without, on both engines (minutes)
-arbitration  GSCo against every other system, biased panels, a second scanner (minutes to an hour)
+evaluation   GSCo against every other system, deceptions, ablations, other hospitals (an hour)
 """
 
 import argparse
 from pathlib import Path
 
-from tests.benchmarks import arbitration, end_to_end, generalist
+from tests.benchmarks import end_to_end, evaluation, generalist
 
 
 def main() -> None:
@@ -22,8 +22,8 @@ def main() -> None:
     shares = chosen.add_parser("generalist")
     shares.add_argument("--cases", type=int, default=30)
     shares.add_argument("--json", action="store_true")
-    decides = chosen.add_parser("arbitration")
-    decides.add_argument("--data", type=Path, help="folder of cxr_kermany/ and busi/")
+    decides = chosen.add_parser("evaluation")
+    decides.add_argument("--data", type=Path, help="folder of cxr_kermany/, busi/ and cxr_nih/")
     decides.add_argument("--home", type=Path, required=True, help="home folder to work in")
     decides.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
@@ -32,7 +32,7 @@ def main() -> None:
     elif options.benchmark == "generalist":
         generalist.main(options.cases, as_json=options.json)
     else:
-        arbitration.main(options.data, options.home, options.out)
+        evaluation.main(options.data, options.home, options.out)
 
 
 if __name__ == "__main__":

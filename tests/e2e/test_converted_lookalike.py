@@ -4,23 +4,16 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
-import numpy as np
 import pytest
-import torch
 from lookalike import a_lookalike
-from PIL import Image as Pictures
-from transformers import DynamicCache
 from vllm_server import VENV, vllm_serving
+from vllm_tokens import an_image, computed, from_vllm
 
 from service.cli.main import main
-from service.domain import Image, Prompt
-from service.generalist import checkpoint, protocol
-from service.generalist.architecture import preprocess
+from service.domain import Prompt
+from service.generalist import checkpoint
 from service.generalist.chat import chat_ids
-from service.generalist.checkpoint import Checkpoint
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -63,10 +56,10 @@ def test_vllm_writes_the_tokens_that_our_architecture_computes(folder: Path, bas
 
     for number in range(10):
         prompt = Prompt(an_image(number), TEXTS[number % len(TEXTS)], max_tokens=TOKENS)
-        asked, written = from_vllm(base_url, prompt)
+        asked, written = from_vllm(base_url, "meddr", prompt)
         ids = chat_ids(loaded.tokenizer, prompt.text, loaded.config.image_tokens)
         assert asked == ids, prompt.text
-        assert written == computed(loaded, prompt.image, ids), prompt.text
+        assert written == computed(loaded, prompt.image, ids, TOKENS), prompt.text
         assert len(written) == TOKENS
         answers.add(tuple(written))
 
@@ -104,40 +97,3 @@ def test_the_tokenizer_finds_the_pieces_of_the_real_sentencepiece(
     ours = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
 
     assert ours == json.loads(asked.stdout)
-
-
-def from_vllm(base_url: str, prompt: Prompt) -> tuple[list[int], list[int]]:
-    """The ids of the prompt and of the answer, which no end of text cuts short."""
-    body = {
-        "model": "meddr",
-        "messages": [protocol.message(prompt)],
-        "max_tokens": prompt.max_tokens,
-        "temperature": 0,
-        "ignore_eos": True,
-        "return_token_ids": True,
-    }
-    url = f"{base_url}/v1/chat/completions"
-    reply: dict[str, Any] = httpx.post(url, json=body, timeout=120, trust_env=False).json()
-    return reply["prompt_token_ids"], reply["choices"][0]["token_ids"]
-
-
-@torch.inference_mode()
-def computed(loaded: Checkpoint, image: Image, ids: list[int]) -> list[int]:
-    """Greedy tokens of our architecture, in float32."""
-    model, written = loaded.model, list[int]()
-    pixels = preprocess(image.pixels, loaded.config.force_image_size)
-    embeddings = model.embed(torch.tensor([ids]), model.image_features(pixels[None]))
-    past = DynamicCache()
-    while len(written) < TOKENS:
-        output = model.language_model(
-            inputs_embeds=embeddings, past_key_values=past, use_cache=True, logits_to_keep=1
-        )
-        written.append(int(output.logits[0, -1].argmax()))
-        embeddings = model.language_model.get_input_embeddings()(torch.tensor([written[-1:]]))
-    return written
-
-
-def an_image(seed: int) -> Image:
-    blotches = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-    stretched = Pictures.fromarray(blotches).resize((200, 160), Pictures.Resampling.BICUBIC)
-    return Image(np.asarray(stretched), sha256=f"blotches-{seed}", media_type="image/png")

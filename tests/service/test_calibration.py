@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from builders import a_diagnosis, a_missing_part, some_evidence
+from builders import a_diagnosis, a_multi_label_task, a_task
+from numpy.typing import NDArray
 
 from service import calibration
 from service.calibrated import Calibrated
@@ -26,7 +28,14 @@ def said(probability: float) -> Diagnosis:
 def a_calibration(count: int = 200, coverage: float = 0.9, seed: int = 0) -> Calibration:
     shares = np.random.default_rng(seed).uniform(0.3, 1.0, count)
     truth = np.tile([False, True], (count, 1))
-    return calibration.calibrate([said(share) for share in shares], truth, coverage)
+    return calibrated(shares, truth, coverage)
+
+
+def calibrated(shares: NDArray[Any], truth: NDArray[Any], coverage: float = 0.9) -> Calibration:
+    """From the probabilities of the second label."""
+    odds = np.stack([1 - shares, shares], axis=1)
+    valid_for = calibration.conditions(a_diagnosis().provenance)
+    return calibration.calibrate(a_task(), odds, truth, valid_for, coverage)
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
@@ -49,25 +58,18 @@ def test_a_label_set_is_never_empty() -> None:
 
 
 def test_of_several_labels_each_has_a_threshold_of_its_own() -> None:
-    diagnoses = [said(0.2 + 0.01 * (place % 60)) for place in range(60)]
-    truth = np.array([[True, True], [True, False]] * 30)
+    odds = np.random.default_rng(0).uniform(0.2, 0.8, (60, 3))
+    truth = np.array([[True, True, False], [True, False, True]] * 30)
 
-    found = calibration.calibrate(diagnoses, truth)
+    found = calibration.calibrate(a_multi_label_task(), odds, truth, {})
 
-    assert found.thresholds[0] != found.thresholds[1]
+    assert len(set(found.thresholds)) == 3
 
 
 @pytest.mark.parametrize("count", [0, 19])
 def test_too_few_cases_promise_nothing(count: int) -> None:
     with pytest.raises(InvalidInput, match="too few"):
-        calibration.calibrate([said(0.9)] * count, np.ones((count, 2), bool))
-
-
-def test_cases_of_an_incomplete_panel_are_not_learned_from() -> None:
-    degraded = replace(said(0.9), evidence=some_evidence(missing=(a_missing_part(),)))
-
-    with pytest.raises(InvalidInput, match="same complete panel"):
-        calibration.calibrate([degraded] * 30, np.tile([False, True], (30, 1)))
+        calibrated(np.full(count, 0.9), np.ones((count, 2), bool))
 
 
 def test_a_close_call_shows_both_labels_and_asks_for_review(tmp_path: Path) -> None:

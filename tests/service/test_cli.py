@@ -105,7 +105,7 @@ def test_an_npz_with_other_keys_trains_nothing(gsco, tmp_path: Path) -> None:
         "specialists", "finetune", "--task", "cxr-pneumonia", "--data", file, "--scale", "nano"
     )
 
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert not (tmp_path / "home" / "specialists").exists()
 

@@ -1,52 +1,277 @@
-"""Measuring: figures, intervals, and how the generalist decides where others disagree."""
+"""Measuring: systems on the same cases, figures, intervals, and how the generalist decides."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from builders import (
-    a_case,
-    a_diagnosis,
-    a_multi_label_task,
-    a_panel,
-    a_picture,
-    a_prediction,
-    a_task,
-    an_image,
-    some_evidence,
-)
+from builders import a_multi_label_task, a_picture, a_task, some_evidence
 from fakes import FakeGeneralist, FakeRetriever, FakeSpecialists, FakeStore
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from medmnist.evaluator import getACC, getAUC
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score, roc_auc_score
 
-from service.domain import Diagnosis, LabelledAnswer, predicted_labels
-from service.evaluation import intervals, run, table
+from service.domain import predicted_labels
+from service.errors import GeneralistUnavailable, Misconfigured
+from service.evaluation import figures, intervals, metrics, page, plots, record, table, trials
 from service.evaluation.arbitration import Rate, arbitration
-from service.evaluation.biased import BiasedPanel, forced, wrong_label
-from service.evaluation.metrics import score
-from service.evaluation.run import LabelledCase
+from service.evaluation.cases import Cases, cases_of, patients
+from service.evaluation.figures import Figures
+from service.evaluation.folder import CASES, Measured, ResultsFolder
+from service.evaluation.record import CaseRecord, KnownCase
+from service.evaluation.run import Measurement, Wanted
+from service.evaluation.systems import BEST_SINGLE, STACKED, systems
 from service.pipeline import Pipeline
+from specialists.prediction import Pixels
+from specialists.task import Task
+from specialists.training.split import Split
 
-NORMAL, PNEUMONIA = (0.9, 0.1), (0.1, 0.9)
 Odds = tuple[float, ...]
+NORMAL, PNEUMONIA = (0.9, 0.1), (0.1, 0.9)
 
 
-def said(initial: Odds, panel: Odds, final: Odds) -> Diagnosis:
-    names = a_task().label_names
+def some_measured(**fields: Any) -> Measured:
+    measured = Measured(
+        task="cxr-pneumonia", data="data.npz", data_fingerprint="f", split="test", cases=4,
+        systems=(trials.MOED_ONLY, trials.RAD_ONLY), stresses=(), neighbours=10, left_out=(),
+        specialists_from="cxr-pneumonia", validation_accuracies={"vgg16": 0.6, "resnet18": 0.9},
+        conditions={"task": "t"}, index_ids=("i",), code_version="1",
+    )  # fmt: skip
+    return replace(measured, **fields)
 
-    def answer(probabilities: Odds) -> LabelledAnswer:
-        return LabelledAnswer((names[int(np.argmax(probabilities))],), probabilities)
 
-    evidence = some_evidence(moed=a_panel(panel))
-    return a_diagnosis(initial=answer(initial), final=answer(final), evidence=evidence)
+def a_record(
+    id: str = "case-0",
+    label: str = "pneumonia",
+    alone: Odds = NORMAL,
+    panel: Odds = PNEUMONIA,
+    final: Odds = PNEUMONIA,
+    **fields: Any,
+) -> CaseRecord:
+    found = CaseRecord(
+        id=id,
+        patient=int(id.rpartition("-")[2]),
+        labels=(label,),
+        specialists={"vgg16": panel, "resnet18": panel},
+        neighbours=(KnownCase("known-1", ("pneumonia",), 0.9),),
+        answers={trials.ALONE: alone, trials.GSCO: final},
+    )
+    return replace(found, **fields)
 
 
-def labelled(*labels: str) -> list[LabelledCase]:
-    return [
-        LabelledCase(a_case(id=str(place), image=an_image(a_picture(seed=place))), (label,))
-        for place, label in enumerate(labels)
+def some_records() -> list[CaseRecord]:
+    """Two of each label; the generalist first always says normal, the panel pneumonia."""
+    return [a_record(f"case-{n}", ("normal", "pneumonia")[n % 2]) for n in range(4)]
+
+
+def told(records: Sequence[CaseRecord], task: Task | None = None, **fields: Any) -> Figures:
+    return figures.figures(task or a_task(), some_measured(**fields), records)
+
+
+class LostImages(list[Pixels]):
+    """Images of which one cannot be read."""
+
+    def __getitem__(self, place: Any) -> Any:
+        from specialists.errors import InvalidDataset
+
+        if place == 1:
+            raise InvalidDataset("b.png cannot be read as an image")
+        return super().__getitem__(place)
+
+
+def some_cases(count: int = 4, images: Sequence[Pixels] | None = None) -> Cases:
+    """Alternately normal and pneumonia; two images of each patient."""
+    pictures = images or [a_picture(seed=seed) for seed in range(count)]
+    groups = tuple(f"Mrs {chr(65 + place // 2)}" for place in range(count))
+    names = tuple(f"{group}.png" for group in groups)
+    return cases_of(a_task(), Split(pictures, np.arange(count) % 2, groups, names))
+
+
+class FakePanel:
+    """Prepares nothing: its specialists answer by themselves."""
+
+    def __init__(self) -> None:
+        self.prepared: list[int] = []
+
+    async def prepare(self, images: Sequence[Pixels], task: Task) -> FakeSpecialists:
+        self.prepared.append(len(images))
+        return FakeSpecialists()
+
+
+def a_measurement(folder: Path, cases: Cases | None = None, **fields: Any) -> Measurement:
+    pipeline = Pipeline(FakeSpecialists(), FakeRetriever(), FakeGeneralist(), FakeStore())
+    wanted = fields.pop("wanted", Wanted())
+    measurement = Measurement(
+        pipeline,
+        FakePanel(),
+        cases or some_cases(),
+        wanted,
+        ResultsFolder(folder),  # type: ignore[arg-type]
+    )
+    return replace(measurement, **fields)
+
+
+# -- measuring --
+
+
+async def test_every_case_leaves_a_record_without_a_name(tmp_path: Path) -> None:
+    measurement, seen = a_measurement(tmp_path), []
+
+    await measurement.run(lambda: seen.append(1))
+
+    records = sorted(measurement.folder.records(), key=lambda one: one.id)
+    assert [one.id for one in records] == [f"cxr-pneumonia-{n}" for n in range(4)]
+    assert [one.patient for one in records] == [0, 0, 1, 1]
+    assert "Mrs" not in (tmp_path / CASES).read_text()
+    assert set(records[0].answers) == {*(trials.ALONE, trials.GSCO), *Wanted().systems}
+    assert len(seen) == 4
+
+
+async def test_what_is_finished_is_not_asked_again(tmp_path: Path) -> None:
+    await a_measurement(tmp_path).run(lambda: None)
+    lines = (tmp_path / CASES).read_bytes().splitlines(keepends=True)
+    (tmp_path / CASES).write_bytes(lines[0] + lines[1] + lines[2][:40])  # killed while writing
+    again = a_measurement(tmp_path)
+
+    await again.run(lambda: None)
+
+    assert sorted((tmp_path / CASES).read_bytes().splitlines(keepends=True)) == sorted(lines)
+    assert len(again.pipeline.generalist.asked) == 2 * 4  # type: ignore[attr-defined]
+
+
+async def test_a_broken_image_is_recorded_and_told(tmp_path: Path) -> None:
+    images = LostImages([a_picture(seed=seed) for seed in range(4)])
+    measurement = a_measurement(tmp_path, some_cases(images=images))
+
+    await measurement.run(lambda: None)
+
+    found = told(measurement.folder.records())
+    assert [one.broken for one in found.broken] == ["b.png cannot be read as an image"]
+    assert "Not read: cxr-pneumonia-1" in table.markdown(found)
+    assert found.scores[0].cases == 3
+
+
+async def test_a_generalist_that_goes_away_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    pipeline = Pipeline(
+        FakeSpecialists(),
+        FakeRetriever(),
+        FakeGeneralist(failure=GeneralistUnavailable("gone")),
+        FakeStore(),
+    )
+
+    with pytest.raises(GeneralistUnavailable, match="gone"):
+        await a_measurement(tmp_path, pipeline=pipeline).run(lambda: None)
+
+    await a_measurement(tmp_path).run(lambda: None)
+    assert len(a_measurement(tmp_path).folder.records()) == 4
+
+
+async def test_specialists_see_a_chunk_at_once(tmp_path: Path) -> None:
+    panel = FakePanel()
+
+    await a_measurement(tmp_path, some_cases(70), panel=panel).run(lambda: None)
+
+    assert panel.prepared == [32, 32, 6]
+
+
+# -- the results folder --
+
+
+def test_a_folder_of_another_measurement_is_refused(tmp_path: Path) -> None:
+    with ResultsFolder(tmp_path).opened(some_measured()):
+        pass
+
+    with (
+        pytest.raises(Misconfigured, match="its task is 'cxr-pneumonia', not 'busi'"),
+        ResultsFolder(tmp_path).opened(some_measured(task="busi")),
+    ):
+        pass
+
+
+def test_a_folder_with_other_specialists_is_refused(tmp_path: Path) -> None:
+    with ResultsFolder(tmp_path).opened(some_measured()):
+        pass
+
+    with (
+        pytest.raises(Misconfigured, match="conditions differ in specialist vgg16"),
+        ResultsFolder(tmp_path).opened(
+            some_measured(conditions={"task": "t", "specialist vgg16": "other"})
+        ),
+    ):
+        pass
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+
+    with (
+        pytest.raises(Misconfigured, match="no results folder: it holds 'thesis"),
+        ResultsFolder(tmp_path).opened(some_measured()),
+    ):
+        pass
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with (
+        ResultsFolder(tmp_path).opened(some_measured()),
+        pytest.raises(Misconfigured, match="another evaluation is writing"),
+        ResultsFolder(tmp_path).opened(some_measured()),
+    ):
+        pass
+
+
+@given(shares=st.lists(st.floats(0, 1), min_size=2, max_size=5), id=st.text())
+def test_a_record_is_read_as_it_was_written(shares: list[float], id: str) -> None:
+    one = a_record(final=tuple(shares), id="case-1")
+    one = replace(one, id=id, notes=(id,))
+
+    assert record.read(record.line(one), CaseRecord) == one
+
+
+# -- deceptions --
+
+
+def test_a_biased_panel_names_each_wrong_label_in_turn() -> None:
+    found = list(trials.stresses(("biased",), a_task(), "case-1", ("normal",), some_evidence()))
+
+    assert [one.name for one in found] == ["biased: pneumonia"]
+    assert {predicted_labels(a_task(), one) for one in found[0].evidence.moed} == {("pneumonia",)}
+
+
+def test_contradictory_evidence_says_two_things_of_which_one_is_true() -> None:
+    (found,) = trials.stresses(("contradictory",), a_task(), "case-1", ("normal",), some_evidence())
+
+    panel = {predicted_labels(a_task(), one)[0] for one in found.evidence.moed}
+    known = {label for one in found.evidence.rad for label in one.case.labels}
+    assert panel | known == {"normal", "pneumonia"}
+    assert not panel & known
+
+
+@given(id=st.text(max_size=8))
+def test_random_evidence_is_the_same_in_every_run(id: str) -> None:
+    one, again = (
+        list(trials.stresses(("random",), a_task(), id, ("normal",), some_evidence()))
+        for _ in range(2)
+    )
+
+    assert one == again
+
+
+def test_deceptions_are_counted_one_by_one_and_together() -> None:
+    records = [
+        a_record("case-0", "normal", answers={**a_record().answers, "biased: pneumonia": NORMAL}),
+        a_record("case-1", answers={**a_record().answers, "biased: normal": NORMAL}),
     ]
+
+    found = told(records).deceived
+
+    assert found["biased"] == Rate(1, 2)
+    assert found["biased: pneumonia"] == Rate(1, 1)
 
 
 # -- arbitration --
@@ -62,64 +287,123 @@ def test_rates_are_kept_with_their_denominators() -> None:
 
     assert (found.uphold, found.misled) == (Rate(1, 2), Rate(1, 2))
     assert (found.self_correct, found.stubborn) == (Rate(1, 2), Rate(1, 2))
+    assert found.flow[(True, False, True)] == 1
 
 
 def test_a_rate_of_no_cases_is_none() -> None:
     assert Rate(0, 0).share is None
 
 
-def test_a_forced_specialist_is_as_sure_of_the_wrong_label_as_it_was_of_its_own() -> None:
-    assert forced(a_prediction(probabilities=(0.7, 0.2, 0.1)), 2).probabilities == (0.1, 0.2, 0.7)
-
-
-@given(truth=st.integers(0, 5), labels=st.integers(6, 9), id=st.text(max_size=8))
-def test_the_wrong_label_is_wrong_and_always_the_same(truth: int, labels: int, id: str) -> None:
-    assert wrong_label(id, truth, labels) != truth
-    assert wrong_label(id, truth, labels) == wrong_label(id, truth, labels)
-
-
-async def test_a_biased_panel_names_one_wrong_label_and_embeds_as_before() -> None:
-    case, panel = a_case(), FakeSpecialists()
-    biased = BiasedPanel(panel, {case.image.pixels_sha256: 0})
-
-    plain = await panel.consult(case.image.pixels, case.task)
-    found = await biased.consult(case.image.pixels, case.task)
-
-    assert {predicted_labels(case.task, one) for one in found.predictions} == {("normal",)}
-    assert [p.probabilities[0] for p in found.predictions] == [0.8] * 10
-    assert found.embeddings[0].vector.tolist() == plain.embeddings[0].vector.tolist()
-
-
-# -- figures --
-
-
-def test_several_labels_are_measured_one_by_one() -> None:
-    task = a_multi_label_task()
-    truth = np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0]], dtype=bool)
-    probabilities = np.array([[0.9, 0.1, 0.2], [0.1, 0.8, 0.4], [0.2, 0.7, 0.3]])
-
-    found = score(task, "one", truth, probabilities)
-
-    assert found.accuracy == pytest.approx(8 / 9)
-    assert found.macro_f1 == pytest.approx(2 / 3)
-    assert found.auc == pytest.approx(1.0)
+# -- systems --
 
 
 def test_the_best_single_specialist_is_chosen_on_validation_not_on_these_cases() -> None:
-    panel = (
-        a_prediction("lucky", PNEUMONIA, validation_accuracy=0.6),
-        a_prediction("proven", NORMAL, validation_accuracy=0.9),
+    records = [
+        replace(one, specialists={"vgg16": PNEUMONIA, "resnet18": NORMAL}) for one in some_records()
+    ]
+
+    found = told(records, validation_accuracies={"vgg16": 0.6, "resnet18": 0.9})
+
+    assert found.systems.best_single == "resnet18"
+    assert found.systems.tables[BEST_SINGLE].tolist() == [list(NORMAL)] * 4
+
+
+def test_a_stacked_regression_learns_on_validation_whom_to_trust() -> None:
+    def said(label: str, liar: Odds, honest: Odds) -> CaseRecord:
+        return a_record(label=label, specialists={"liar": liar, "honest": honest})
+
+    rows = [said("normal", PNEUMONIA, NORMAL), said("pneumonia", NORMAL, PNEUMONIA)] * 10
+
+    found = systems(a_task(), rows, rows, {})
+
+    assert found.tables[STACKED].argmax(axis=1).tolist() == [0, 1] * 10
+
+
+def test_a_specialist_that_missed_a_case_has_no_row() -> None:
+    records = some_records()
+    records[0] = replace(records[0], specialists={"resnet18": PNEUMONIA}, missing=("vgg16",))
+
+    found = told(records)
+
+    assert found.systems.specialists == ("resnet18",)
+    assert "Incomplete evidence in 1 cases." in table.markdown(found)
+
+
+# -- figures, against independent references --
+
+
+def a_table(labels: int, count: int = 60, seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    said = rng.dirichlet(np.ones(labels), count)
+    return np.eye(labels, dtype=bool)[rng.integers(0, labels, count)], said
+
+
+def a_task_of(labels: int) -> Task:
+    from specialists.task import Label
+
+    return a_task(labels=tuple(Label(f"label {n}") for n in range(labels)))
+
+
+def test_of_many_labels_accuracy_and_auc_are_those_of_medmnist() -> None:
+    truth, said = a_table(5)
+
+    found = metrics.score(a_task_of(5), "one", truth, said)
+
+    target = truth.argmax(axis=1)[:, None]
+    assert found.accuracy == pytest.approx(getACC(target, said, "multi-class"), abs=1e-6)
+    assert found.auc == pytest.approx(getAUC(target, said, "multi-class"), abs=1e-6)
+    assert found.macro_f1 == pytest.approx(
+        f1_score(target[:, 0], said.argmax(axis=1), average="macro"), abs=1e-6
     )
-    diagnosis = replace(said(NORMAL, NORMAL, NORMAL), evidence=some_evidence(moed=panel))
-
-    found = run.evaluate(a_task(), [diagnosis] * 2, labelled("pneumonia", "normal"))
-
-    row = next(one for one in found.scores if one.system == run.BEST_SINGLE)
-    assert found.best_single == "proven"
-    assert row.accuracy == 0.5
 
 
-# -- intervals --
+def test_of_two_labels_accuracy_and_auc_are_those_of_medmnist() -> None:
+    truth, said = a_table(2)
+
+    found = metrics.score(a_task(), "one", truth, said)
+
+    target = truth.argmax(axis=1)[:, None]
+    assert found.accuracy == pytest.approx(getACC(target, said[:, 1], "binary-class"), abs=1e-6)
+    assert found.auc == pytest.approx(getAUC(target, said[:, 1], "binary-class"), abs=1e-6)
+
+
+def test_of_several_labels_accuracy_and_auc_are_those_of_medmnist() -> None:
+    rng = np.random.default_rng(1)
+    truth, said = rng.random((50, 3)) > 0.6, rng.random((50, 3))
+    task = a_multi_label_task(nothing_found=None)
+
+    found = metrics.score(task, "one", truth, said)
+
+    where = "multi-label, binary-class"
+    assert found.accuracy == pytest.approx(getACC(truth, said, where), abs=1e-6)
+    assert found.auc == pytest.approx(getAUC(truth, said, where), abs=1e-6)
+
+
+def test_where_all_cases_bear_one_label_the_auc_is_not_invented() -> None:
+    found = told([a_record(f"case-{n}") for n in range(3)])
+
+    assert {score.auc for score in found.scores} == {None}
+    assert "> the AUC is undefined: all cases bear the same label" in table.markdown(found)
+    assert "> no case bears 'normal'" in table.markdown(found)
+
+
+def test_calibration_error_is_the_gap_between_what_is_said_and_what_holds() -> None:
+    truth = np.eye(2, dtype=bool)[[0, 0, 0, 1]]
+    said = np.tile((0.95, 0.05), (4, 1))
+
+    assert metrics.calibration_error(a_task(), truth, said) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_the_least_sure_are_left_to_people_first() -> None:
+    truth = np.eye(2, dtype=bool)[[0] * 10]
+    said = np.array([(0.9, 0.1)] * 9 + [(0.45, 0.55)])
+
+    found = {one.review_rate: one.accuracy for one in metrics.selective(a_task(), truth, said)}
+
+    assert (found[0.0], found[0.1]) == (0.9, 1.0)
+
+
+# -- intervals and tests --
 
 
 def test_weighted_macro_f1_is_that_of_the_resampled_cases() -> None:
@@ -136,6 +420,18 @@ def test_weighted_macro_f1_is_that_of_the_resampled_cases() -> None:
         assert value == pytest.approx(wanted)
 
 
+def test_weighted_auc_is_that_of_the_resampled_cases() -> None:
+    rng = np.random.default_rng(0)
+    truth, said = rng.random((40, 1)) > 0.5, rng.integers(0, 8, (40, 1)) / 8  # with ties
+    weights = intervals.resamples(range(40), count=5)
+
+    found = intervals.aucs(truth, said, [0], weights)
+
+    for value, drawn in zip(found, weights.astype(int), strict=True):
+        rows = np.repeat(np.arange(40), drawn)
+        assert value == pytest.approx(roc_auc_score(truth[rows, 0], said[rows, 0]))
+
+
 def test_images_of_one_patient_are_drawn_together() -> None:
     weights = intervals.resamples(["a", "a", "b", "b"], count=20)
 
@@ -143,33 +439,59 @@ def test_images_of_one_patient_are_drawn_together() -> None:
     assert (weights.sum(axis=1) == 4).all()
 
 
-def test_a_system_that_is_always_better_has_a_difference_above_zero() -> None:
-    truth = np.eye(2, dtype=bool)[np.arange(60) % 2]
-    worse = truth.copy()
-    worse[:20] = ~worse[:20]
-    groups = [str(case) for case in range(60)]
+def test_of_single_images_the_permutation_test_is_mcnemars() -> None:
+    ours, theirs = np.ones(30), np.r_[np.zeros(9), np.ones(21)]
+    ours[-2:] = 0
 
-    found = intervals.differences(truth, {"ours": truth, "other": worse}, groups, "ours")
+    found = intervals.p_value(ours, theirs, range(30))
 
-    assert found["other"].low > 0
+    assert found == pytest.approx(binomtest(2, 11).pvalue, abs=0.01)
+
+
+def test_images_of_one_patient_are_no_independent_evidence() -> None:
+    ours, theirs = np.ones(10), np.zeros(10)
+
+    assert intervals.p_value(ours, theirs, [0] * 10) == 1.0
+    assert intervals.p_value(ours, theirs, range(10)) < 0.01
+
+
+def test_holm_corrects_for_the_number_of_comparisons() -> None:
+    found = intervals.holm({"a": 0.01, "b": 0.04, "c": 0.03})
+
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
 
 
 # -- the whole --
 
 
-async def test_everything_is_told_in_tables_and_in_json() -> None:
-    cases = labelled("normal", "pneumonia", "pneumonia", "normal")
-    pipeline = Pipeline(FakeSpecialists(), FakeRetriever(), FakeGeneralist(), FakeStore())
+def test_everything_is_told_in_tables_in_json_and_on_a_page(tmp_path: Path) -> None:
+    found = told(some_records())
 
-    diagnoses = await run.diagnose_all(pipeline, cases, lambda: None)
-    against = await run.diagnose_all(run.with_biased_panel(pipeline, cases), cases, lambda: None)
-    found = run.evaluate(a_task(), diagnoses, cases, against)
+    page.write(found, ResultsFolder(tmp_path))
 
     text, document = table.markdown(found), table.as_json(found)
-    assert "| GSCo | 4 | 0.500 | 0.333 (" in text
-    assert "| stubborn | 1.00 | 2 of 2 |" in text
+    html = (tmp_path / "report.html").read_text()
+    assert "| GSCo | 4 | 0.500 (" in text
     assert document["arbitration"]["self_correct"] == {
-        "numerator": 0, "denominator": 2, "share": 0.0
+        "numerator": 2, "denominator": 2, "share": 1.0
     }  # fmt: skip
-    assert document["arbitration"]["biased_panel_truth_named"]["denominator"] == 4
-    assert set(document["macro_f1_of_gsco_less"]) >= {"majority vote", "generalist alone"}
+    assert {one["system"] for one in document["scores"]} >= {"majority vote", "generalist alone"}
+    assert json.loads(json.dumps(document))["scores"] == document["scores"]
+    assert html.count("<svg") == len(plots.plots(found)) == 6
+    assert "src=" not in html
+    assert "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_hostile_names_do_not_become_markup(tmp_path: Path) -> None:
+    page.write(told(some_records(), data="<script>alert(1)</script>"), ResultsFolder(tmp_path))
+
+    assert "<script>" not in (tmp_path / "report.html").read_text()
+
+
+def test_nothing_but_broken_images_is_no_result() -> None:
+    with pytest.raises(Misconfigured, match="no case to evaluate: b"):
+        told([CaseRecord("case-0", 0, broken="b.png cannot be read")])
+
+
+def test_patients_are_counted_not_named() -> None:
+    assert patients(some_cases(5)) == (0, 0, 1, 1, 2)

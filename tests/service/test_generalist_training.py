@@ -1,6 +1,7 @@
 """MedDr-nano's training: what it is shown, what happens to the evidence, that it can be resumed."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from service.generalist.training.augment import EVERYDAY, varied
 from service.generalist.training.evidence import EvidenceMix, forced
 from service.generalist.training.lessons import Lesson
 from service.generalist.training.optimisation import Optimisation, Progress, Stage
+from service.generalist.training.train import Contest
 from specialists.prediction import SpecialistPrediction
 from specialists.task import Label
 
@@ -205,6 +207,46 @@ def test_training_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert run(tmp_path / "parts.safetensors", None) == whole
 
 
+def test_a_step_that_was_kept_but_not_judged_is_judged_when_training_goes_on(
+    tmp_path: Path,
+) -> None:
+    pool, file = a_material(), tmp_path / "state.safetensors"
+    reader, judged = a_reader(tmp_path, pool.task), list[int]()
+    stage = replace(a_tiny_recipe(2).arbitration, batch=2)
+
+    def learn(on_judged: Callable[[int], None]) -> None:
+        arbitrating.learn_to_arbitrate(
+            reader.model, reader.tokenizer, a_curriculum(pool), stage, 1, nobody, file, on_judged
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(interrupt)
+    learn(judged.append)
+
+    assert judged == [2]
+
+
+def test_what_was_judged_before_an_interruption_is_neither_judged_again_nor_forgotten(
+    tmp_path: Path,
+) -> None:
+    pool, notes = a_material(), list[str]()
+    reader = a_reader(tmp_path, pool.task)
+
+    def contest() -> Contest:
+        return Contest(reader, template.find("rich"), [pool], tmp_path, notes.append)
+
+    first = contest()
+    first.enter(250)
+    first.enter(500)
+    again = contest()
+    again.enter(250)
+
+    assert len(notes) == 2
+    assert again.judgements == first.judgements
+    again.forget_after(250)
+    assert [one["step"] for one in again.judgements] == [250]
+
+
 def test_a_model_learns_to_answer_and_is_judged(tmp_path: Path) -> None:
     pool = a_material(cases=24)
     reader, judged = a_reader(tmp_path, pool.task), list[int]()
@@ -220,3 +262,8 @@ def test_a_model_learns_to_answer_and_is_judged(tmp_path: Path) -> None:
     assert judged == [160]
     assert judgement.cases == 24
     assert judgement.final > 0.8
+
+
+def interrupt(step: int) -> None:
+    del step
+    raise KeyboardInterrupt

@@ -52,6 +52,16 @@ def test_vllm_needs_an_address_and_a_model() -> None:
         read_settings(generalist_engine="vllm", generalist_url="http://localhost:8001/v1")
 
 
+def test_an_adapter_beside_vllm_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="vLLM serves an adapter itself"):
+        read_settings(
+            generalist_engine="vllm",
+            generalist_url="http://localhost:8001/v1",
+            generalist_model="site",
+            generalist_adapter=tmp_path,
+        )
+
+
 def test_every_wrong_setting_is_named_and_no_value_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GSCO_PORT", "secret")
     monkeypatch.setenv("GSCO_NEIGHBOURS", "0")

@@ -6,17 +6,21 @@ model; vision tower and projector frozen). The adapter is a folder in peft's lay
 serves with `--enable-lora` and the embedded engine adds to the weights when it loads.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from service.generalist import checkpoint, template
+from service.generalist import checkpoint, lora, template
+from service.generalist.architecture import InternVLChat
 from service.generalist.training import batches, examples
 from service.generalist.training.arbitrating import Reader
 from service.generalist.training.augment import EVERYDAY, varied
@@ -45,27 +49,67 @@ class Adaptation:
 
 
 def adapt(
-    folder: Path, dataset: Dataset, how: Adaptation, out: Path, on_progress: OnProgress
+    folder: Path,
+    dataset: Dataset,
+    how: Adaptation,
+    out: Path,
+    on_progress: OnProgress,
+    state: Path | None = None,
 ) -> None:
     """An adapter in `out` for the checkpoint in `folder`, learned from the train split.
 
-    Raises InvalidCheckpoint and InvalidDataset. On a GPU where there is one.
+    With a file for its `state`, an interrupted tuning goes on from there. Raises
+    InvalidCheckpoint and InvalidDataset. On a GPU where there is one.
     """
     loaded = checkpoint.load(folder)
     loaded.model.to(batches.fastest())
     torch.manual_seed(how.seed)
-    tuned = get_peft_model(loaded.model.requires_grad_(requires_grad=False), _configuration(how))
+    tuned = wrapped(loaded.model, how.rank)
     learning = [pair for pair in tuned.named_parameters() if pair[1].requires_grad]
     stage = Stage(how.steps, how.batch, how.learning_rate, how.learning_rate)
-    optimisation = Optimisation(learning, stage, NAME, on_progress)
+    optimisation = Optimisation(learning, stage, NAME, on_progress, state)
     split, reader = dataset.split("train"), Reader(loaded.model, loaded.tokenizer)
     loaded.model.train()
     for step in optimisation.remaining():
         rng = np.random.default_rng((how.seed, _STREAM, step))
+        torch.manual_seed(int(rng.integers(2**63)))  # of the dropout, after an interruption too
         rows = _balanced(dataset.task, split, how.batch, rng)
         with sdpa_kernel(SDPBackend.MATH):
             optimisation.step(*_learned(reader, dataset.task, split, rows, rng))
-    tuned.save_pretrained(str(out))
+    save(tuned, out)
+    if state is not None:
+        state.unlink(missing_ok=True)
+
+
+def state_file(work: Path, folder: Path, dataset: Dataset, how: Adaptation) -> Path:
+    """Where this very tuning, and no other, keeps its state until it is done."""
+    what = (checkpoint.fingerprint(folder), dataset.fingerprint(), *map(str, astuple(how)))
+    digest = hashlib.sha256(" ".join(what).encode()).hexdigest()
+    return work / f"{NAME}-{digest[:16]}.safetensors"
+
+
+def wrapped(model: InternVLChat, rank: int) -> PeftModel:
+    """The model with an adapter that adds nothing yet, and is all that learns."""
+    configuration = LoraConfig(
+        r=rank,
+        lora_alpha=ALPHA_PER_RANK * rank,
+        lora_dropout=DROPOUT,
+        target_modules=TARGETS,
+        bias="none",
+    )
+    frozen = model.requires_grad_(requires_grad=False)
+    return cast("PeftModel", get_peft_model(cast("Any", frozen), configuration))
+
+
+def save(tuned: PeftModel, out: Path) -> None:
+    """Write the adapter's two files to `out`, each whole or not at all; others there stay."""
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".adapter-", dir=out) as staging:
+        tuned.save_pretrained(staging)
+        for name in (lora.CONFIG, lora.WEIGHTS):  # peft's card is a form to fill in
+            file = Path(staging) / name
+            file.chmod(0o644)  # safetensors keeps it to its owner, a server may be another
+            file.replace(out / name)
 
 
 def _learned(
@@ -89,16 +133,6 @@ def _truth(task: Task, split: Split, row: int) -> tuple[str, ...]:
     if task.kind is TaskKind.MULTI_LABEL:
         return named(task, target.astype(np.float32))
     return (task.label_names[int(target)],)
-
-
-def _configuration(how: Adaptation) -> LoraConfig:
-    return LoraConfig(
-        r=how.rank,
-        lora_alpha=ALPHA_PER_RANK * how.rank,
-        lora_dropout=DROPOUT,
-        target_modules=TARGETS,
-        bias="none",
-    )
 
 
 def _balanced(task: Task, split: Split, count: int, rng: np.random.Generator) -> list[int]:

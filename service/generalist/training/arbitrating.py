@@ -22,7 +22,7 @@ from service.generalist.training import batches, examples, reading
 from service.generalist.training.augment import EVERYDAY, Images, varied
 from service.generalist.training.batches import Rows
 from service.generalist.training.evidence import EvidenceMix
-from service.generalist.training.examples import Dialogue, Question
+from service.generalist.training.examples import Dialogue, Question, Taught
 from service.generalist.training.lessons import Lesson
 from service.generalist.training.optimisation import OnProgress, Optimisation, Progress, Stage
 from service.generalist.training.panels import Material, named
@@ -32,6 +32,7 @@ from specialists.task import Task, TaskKind
 NAME, POLISH = STAGES = ("arbitration", "polish")
 GROUPS = 3
 JUDGE_EVERY_STEPS = 250
+TAUGHT_SHARE = 0.5  # of the instructions, where a teacher wrote some
 _STREAMS = {NAME: 2, POLISH: 4}
 
 
@@ -70,6 +71,7 @@ class Curriculum:
     few: frozenset[int]
     shares: Shares
     evidence: EvidenceMix
+    taught: tuple[Taught, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ class Item:
 
     kind: str
     image: Images
-    material: int = 0
+    material: int = 0  # or, of what a teacher wrote, the place in `taught`
     case: int = 0
     task: Task | None = None
     row: int = 0
@@ -97,6 +99,7 @@ def learn_to_arbitrate(
 ) -> list[Progress]:
     """Train projector and language model; every `JUDGE_EVERY_STEPS` a checkpoint can be judged.
 
+    Taken up after an interruption, a step may be judged again.
     Called a second time, at a lower rate and under the name `POLISH`, it goes on from there.
     """
     model.train()
@@ -104,16 +107,21 @@ def learn_to_arbitrate(
     learning = [pair for pair in model.named_parameters() if pair[1].requires_grad]
     optimisation = Optimisation(learning, stage, name, on_progress, file)
     reader = Reader(model, tokenizer)
+
+    def judge(step: int) -> None:
+        if on_judged and step and (step % JUDGE_EVERY_STEPS == 0 or step == stage.steps):
+            model.eval()
+            on_judged(step)
+            model.train()
+
+    judge(optimisation.taken)  # where it was interrupted between learning and judging
     for step in optimisation.remaining():
         rng = np.random.default_rng((seed, _STREAMS[name], step))
-        items = [_item(curriculum, rng) for _ in range(stage.batch)]
+        items = [draw_item(curriculum, rng) for _ in range(stage.batch)]
         with sdpa_kernel(SDPBackend.MATH):
             loss, right = _learned(reader, curriculum, items, rng)
             optimisation.step(loss, right)
-        if on_judged and ((step + 1) % JUDGE_EVERY_STEPS == 0 or step + 1 == stage.steps):
-            model.eval()
-            on_judged(step + 1)
-            model.train()
+        judge(step + 1)
     return optimisation.history
 
 
@@ -168,7 +176,7 @@ def _learned(
         asked = [
             question
             for place, item in enumerate(items)
-            for question in _questions(curriculum, item, place, looks.get(place), rng)
+            for question in questions_of(curriculum, item, place, looks.get(place), rng)
         ]
         groups = batches.by_length(reader.rows(asked), GROUPS)
         parts = [batches.answer_loss(reader.model, features, group) for group in groups]
@@ -176,7 +184,7 @@ def _learned(
     return loss, sum(right for _, right in parts) / len(asked)
 
 
-def _item(curriculum: Curriculum, rng: np.random.Generator) -> Item:
+def draw_item(curriculum: Curriculum, rng: np.random.Generator) -> Item:
     shares = curriculum.shares
     kinds = ("diagnosis", "look", "report", "question", "dialogue", "instruction", "description")
     weights = np.array([getattr(shares, kind) for kind in kinds])
@@ -189,6 +197,10 @@ def _item(curriculum: Curriculum, rng: np.random.Generator) -> Item:
         task, lesson = curriculum.looks[rng.integers(len(curriculum.looks))]
         row = lesson.draw(rng)
         return Item(kind, varied(lesson.images[row], EVERYDAY, rng), task=task, row=row)
+    if kind == "instruction" and curriculum.taught and rng.random() < TAUGHT_SHARE:
+        place = int(rng.integers(len(curriculum.taught)))
+        row, image = curriculum.taught[place].draw(rng)
+        return Item("taught", image, place, row=row)
     wanted = {"report": TaskKind.REPORT, "question": TaskKind.QUESTION}.get(kind)
     told = [pair for pair in curriculum.told if pair[0].kind is wanted]
     if told:
@@ -249,7 +261,7 @@ def _shown(curriculum: Curriculum, items: Sequence[Item], rng: np.random.Generat
     return (~torch.tensor(withheld)).float()[:, None, None]
 
 
-def _questions(
+def questions_of(
     curriculum: Curriculum,
     item: Item,
     place: int,
@@ -265,6 +277,8 @@ def _questions(
         lesson = next(lesson for task, lesson in curriculum.looks if task == item.task)
         labels = named(item.task, lesson.targets[item.row])
         return [examples.diagnosis(template, item.task, place, labels)]
+    if item.kind == "taught":
+        return [curriculum.taught[item.material].asked(place, item.row)]
     material = curriculum.materials[item.material]
     labels, written = material.labels(item.case), material.reports[item.case]
     if item.kind == "instruction":

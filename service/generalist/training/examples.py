@@ -19,8 +19,9 @@ from PIL import Image as Pictures
 from service.domain import Case, Evidence, Image, LabelledAnswer
 from service.generalist import prompt
 from service.generalist.template import Template
-from service.generalist.training.augment import Images
+from service.generalist.training.augment import EVERYDAY, Images, varied
 from service.generalist.training.panels import resize
+from specialists.errors import InvalidDataset
 from specialists.task import Task, TaskKind
 
 YES_NO = ("yes", "no")
@@ -61,11 +62,35 @@ class Dialogue:
         return Question(image, told, answer)
 
 
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """What a teacher answered to instructions about images (`bootstrap`)."""
+
+    task: Task
+    images: Images
+    rows: tuple[tuple[int, str, str], ...]  # image, instruction, answer
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, Images]:
+        """A random row and its image, as another acquisition; answers may name a side."""
+        row = int(rng.integers(len(self.rows)))
+        how = EVERYDAY.scaled(1.0, mirrored=False)
+        return row, varied(self.images[self.rows[row][0]], how, rng)
+
+    def asked(self, image: int, row: int) -> Question:
+        _, instruction, answer = self.rows[row]
+        return Question(image, instruction, answer)
+
+
 def read_dialogue(folder: Path, task: Task, size: int, split: str = "train") -> Dialogue:
-    """The questions of a folder with `qa.jsonl` and `images/`, split by image (as VQA-RAD is)."""
-    with (folder / "qa.jsonl").open(encoding="utf-8") as lines:
-        entries = [json.loads(line) for line in lines]
-    chosen = [entry for entry in entries if entry["image_split"] == split]
+    """The questions of a folder with `qa.jsonl` and `images/`, split by image (as VQA-RAD is).
+
+    Raises InvalidDataset.
+    """
+    if task.kind is not TaskKind.QUESTION:
+        raise InvalidDataset(f"task {task.name!r} is a {task.kind} task, not one of questions")
+    chosen = [one for one in _entries(folder / "qa.jsonl") if one["image_split"] == split]
+    if not chosen:
+        raise InvalidDataset(f"{folder / 'qa.jsonl'} has no question of the split {split!r}")
     names = sorted({entry["image_name"] for entry in chosen})
     rows = tuple(
         (names.index(entry["image_name"]), str(entry["question"]).strip(), _spoken(entry["answer"]))
@@ -78,9 +103,36 @@ def read_dialogue(folder: Path, task: Task, size: int, split: str = "train") -> 
     return Dialogue(task, pictures, rows, marks)
 
 
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    for number, entry in lines_of(path):
+        missing = {"image_name", "image_split", "question", "answer"} - entry.keys()
+        if missing:
+            raise InvalidDataset(f"line {number} of {path} has no {min(missing)!r}")
+        yield entry
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The numbered JSON objects of a file, one a line; raises InvalidDataset."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidDataset(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict):
+            raise InvalidDataset(f"line {number} of {path} is no JSON object")
+        yield number, entry
+
+
 def _picture(path: Path, size: int) -> Any:
-    with Pictures.open(path) as picture:
-        return resize(np.asarray(picture.convert("RGB")), size)
+    try:
+        with Pictures.open(path) as picture:
+            return resize(np.asarray(picture.convert("RGB")), size)
+    except OSError as error:
+        raise InvalidDataset(f"the image {path} cannot be read") from error
 
 
 def _spoken(answer: Any) -> str:

@@ -18,6 +18,7 @@ from service.generalist.training import panels
 from service.generalist.training.examples import Dialogue
 from service.generalist.training.lessons import Lesson
 from service.generalist.training.panels import Labelled, Material
+from service.generalist.training.recipe import Material as Wanted
 from service.generalist.training.recipe import Recipe
 from specialists import catalogue
 from specialists.catalogue import Scale
@@ -30,7 +31,8 @@ from specialists.training.finetune import finetune
 from specialists.training.split import Split
 
 SEEING, ARBITRATING, JUDGING, KNOWN = 1, 4, 5, 3  # seeds of the phantom series
-STAND_IN_STEPS = 500
+STAND_IN_BATCH = 64
+MOST_STAND_IN_EPOCHS = 60
 SHIFTED = 0.8
 
 Note = Callable[[str], None]
@@ -109,20 +111,21 @@ def lesson_of(one: Hospital, recipe: Recipe) -> Lesson:
     return _lesson(one.task, images, _marks(one.task, one.seen), recipe)
 
 
-def stand_ins(one: Hospital, folder: Path, note: Note) -> Path:
+def stand_ins(one: Hospital, wanted: Wanted, folder: Path, note: Note) -> Path:
     """Nano specialists that learned from the `seen` patients only; kept, and continued, there."""
     half = Dataset(
         one.dataset.source, one.task, {"train": one.seen, "val": one.dataset.split("val")}
     )
-    epochs = max(9, math.ceil(STAND_IN_STEPS * 64 / len(one.seen)))
+    enough = math.ceil(wanted.stand_in_steps * STAND_IN_BATCH / len(one.seen))
+    epochs = min(max(wanted.stand_in_epochs, enough), MOST_STAND_IN_EPOCHS)
     finetune(
         one.task,
         half,
         catalogue.panel_of(one.task),
         Scale.NANO,
         folder / one.task.name,
-        epochs=min(epochs, 60),
-        patience=min(epochs, 60),
+        epochs=epochs,
+        patience=epochs,
         on_progress=lambda at: note(f"{one.task.name}: {at.backbone} epoch {at.number}"),
     )
     return folder / one.task.name

@@ -70,6 +70,11 @@ class Optimisation:
         if file is not None and file.exists():
             self._take_up(file)
 
+    @property
+    def taken(self) -> int:
+        """How many steps have been taken, in earlier runs too."""
+        return self._step
+
     def remaining(self) -> Iterator[int]:
         """The numbers of the steps still to take, counted from 0; take each before the next."""
         while self._step < self._stage.steps:

@@ -3,8 +3,10 @@
 import tomllib
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from service.errors import Misconfigured
 from service.generalist.training import arbitrating
 from service.generalist.training.arbitrating import Shares
 from service.generalist.training.evidence import EvidenceMix
@@ -35,6 +37,8 @@ class Material:
     reference_phantoms: int
     cases_at_least: int  # versions of few real cases are drawn until there are about as many
     cases_to_judge: int
+    stand_in_steps: int = 500  # of the specialists that stand in for a hospital's own,
+    stand_in_epochs: int = 9  # and as many epochs at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,18 @@ def nano() -> Recipe:
     """The recipe of the weights in `service/generalist/nano`."""
     text = files("service.generalist.training").joinpath("nano.toml").read_text("utf-8")
     return from_mapping(tomllib.loads(text))
+
+
+def read(path: Path) -> Recipe:
+    """A recipe of one's own, written as `nano.toml`; raises Misconfigured."""
+    try:
+        return from_mapping(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise Misconfigured(f"no recipe at '{path}': {error.strerror}") from error
+    except KeyError as error:
+        raise Misconfigured(f"the recipe '{path}' lacks {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Misconfigured(f"'{path}' is no recipe: {error}") from error
 
 
 def from_mapping(fields: dict[str, Any]) -> Recipe:

@@ -30,7 +30,7 @@ from service.generalist.training import (
     seeing,
 )
 from service.generalist.training.arbitrating import Curriculum, Reader
-from service.generalist.training.examples import Dialogue
+from service.generalist.training.examples import Dialogue, Taught
 from service.generalist.training.gather import Drawn, Hospital
 from service.generalist.training.lessons import Lesson
 from service.generalist.training.optimisation import OnProgress, Progress
@@ -52,6 +52,7 @@ class Sources:
     told: tuple[Task, ...]
     dialogues: tuple[Dialogue, ...]
     specialists: Path  # of the demo tasks: <task>/<backbone>
+    taught: tuple[Taught, ...] = ()
 
     @property
     def labelled(self) -> tuple[Task, ...]:
@@ -75,10 +76,13 @@ def train(
     initialise.know_numbers(model, tokenizer)
     model.to(batches.fastest())
     _learn_to_see(model, sources, recipe, work, on_progress, note)
-    contest = _Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
+    contest = Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
     history: list[Progress] = []
     done = 0
     for name, stage in recipe.arbitrations():
+        state = work / f"{name}.safetensors"
+        if not state.exists():
+            contest.forget_after(done)
         taken = arbitrating.learn_to_arbitrate(
             model,
             tokenizer,
@@ -86,7 +90,7 @@ def train(
             stage,
             recipe.seed,
             on_progress,
-            work / f"{name}.safetensors",
+            state,
             lambda step, before=done: contest.enter(before + step),  # type: ignore[misc]
             name,
         )
@@ -106,7 +110,8 @@ def corpus(curriculum: Curriculum, sources: Sources) -> list[str]:
             recurring.update(examples.corpus(one, task))
     numbers = [f" {percent}%{comma}" for percent in range(101) for comma in ("", ",", ".")]
     reports = {report for pool in curriculum.materials for report in pool.reports[:400] if report}
-    dialogues = [text for one in sources.dialogues for _, *texts in one.rows for text in texts]
+    told: tuple[Dialogue | Taught, ...] = (*sources.dialogues, *sources.taught)
+    dialogues = [text for one in told for _, *texts in one.rows for text in texts]
     return [*sorted(recurring) * REPEATED, *numbers * REPEATED, *sorted(reports), *dialogues]
 
 
@@ -123,7 +128,9 @@ def _materials(
         return gather.kept(
             one.task,
             folder,
-            lambda: gather.of_hospital(one, gather.stand_ins(one, work / "panels", note), recipe),
+            lambda: gather.of_hospital(
+                one, gather.stand_ins(one, recipe.material, work / "panels", note), recipe
+            ),
         )
     panel = sources.specialists / one.task.name
     return gather.kept(one.task, folder, lambda: gather.of_phantoms(one, panel, recipe))
@@ -142,6 +149,7 @@ def _curriculum(sources: Sources, recipe: Recipe, materials: Sequence[Material])
         few=frozenset(range(len(sources.hospitals))),  # they come first
         shares=recipe.shares[arbitrating.NAME],
         evidence=recipe.evidence,
+        taught=sources.taught,
     )
 
 
@@ -180,7 +188,7 @@ def _see(
     seeing.learn_to_see(model, taught, recipe.vision, recipe.seed, shown, file)
 
 
-class _Contest:
+class Contest:
     """Keeps the weights of the best checkpoint so far, and what was judged of each."""
 
     def __init__(
@@ -193,17 +201,24 @@ class _Contest:
         if self._log.exists():
             self.judgements = json.loads(self._log.read_text())
 
+    def forget_after(self, step: int) -> None:
+        """What was judged later belongs to an earlier training of the stage that begins now."""
+        self.judgements = [one for one in self.judgements if one["step"] <= step]
+
     def enter(self, step: int) -> None:
+        if any(one["step"] == step for one in self.judgements):
+            return  # judged before an interruption; what is best may have come later
         found = [judging.judge(self._reader, self._rich, pool) for pool in self._judged]
         score = judging.overall(found)
-        earlier = [one for one in self.judgements if one["step"] < step]
-        if score > max((one["score"] for one in earlier), default=-np.inf):
+        if score > max((one["score"] for one in self.judgements), default=-np.inf):
             fresh = self._best.with_suffix(".part")
             save_file({k: v.contiguous() for k, v in self._state().items()}, fresh)
             fresh.replace(self._best)
         document = {"step": step, "score": score, "tasks": judging.as_documents(found)}
-        self.judgements = [*earlier, document]
-        self._log.write_text(json.dumps(self.judgements, indent=1))
+        self.judgements = [*self.judgements, document]
+        fresh = self._log.with_suffix(".part")
+        fresh.write_text(json.dumps(self.judgements, indent=1))
+        fresh.replace(self._log)
         self._note(f"step {step}: judged {score:.3f}")
 
     def crown(self, model: InternVLChat) -> None:

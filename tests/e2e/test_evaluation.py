@@ -1,0 +1,183 @@
+"""`gsco evaluate` as a researcher types it: real processes, shipped weights, phantoms."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.demo import home as demo_home
+from service.demo import phantoms
+from service.settings import read_settings
+
+GSCO = str(Path(sys.executable).with_name("gsco"))
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation") / "home"
+    demo_home.prepare(read_settings(home=folder), lambda task: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("data") / "phantoms.npz"
+    phantoms.write_npz("chest", file, train=40, val=40, test=100, size=128)
+    return file
+
+
+def command(home: Path, *arguments: object) -> list[str]:
+    return [GSCO, "--home", str(home), *map(str, arguments)]
+
+
+def run(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GSCO_THREADS": "1"}
+    return subprocess.run(
+        command(home, *arguments),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+
+def evaluation(home: Path, data: Path, out: Path, *more: object) -> dict[str, Any]:
+    done = run(
+        home, "evaluate", "--task", "phantom-cxr", "--data", data, "--out", out, "--json", *more
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_system_is_told_on_the_same_cases(home: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    found = evaluation(home, data, out, "--limit", 24, "--stress", "biased,random,contradictory")
+
+    assert {one["cases"] for one in found["scores"]} == {24}
+    assert len(found["scores"]) == 10 + 5 + 4
+    assert found["deceived"]["biased"]["denominator"] == 3 * 24
+    assert json.loads((out / "metrics.json").read_text()) == found
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_fewer_specialists_and_neighbours_are_another_evaluation(
+    home: Path, data: Path, tmp_path: Path
+) -> None:
+    asked = ("evaluate", "--task", "phantom-cxr", "--data", data, "--limit", 8, "--json")
+    out = ("--out", tmp_path / "out")
+
+    few = run(home, *asked, *out, "--leave-out", 7, "--k", 3)
+    other = run(home, *asked, *out)
+
+    systems = [one["system"] for one in json.loads(few.stdout)["scores"]]
+    assert {"densenet121", "resnet18", "vgg16"} == {*systems[:3]}
+    assert other.returncode == 2
+    assert "holds another evaluation" in other.stderr
+
+
+def test_one_specialists_hospital_is_measured_at_another(
+    home: Path, data: Path, tmp_path: Path
+) -> None:
+    other = home / "tasks" / "elsewhere.toml"
+    task = (home / "tasks" / "phantom-cxr.toml").read_text()
+    other.write_text(task.replace('name = "phantom-cxr"', 'name = "elsewhere"'))
+
+    done = run(
+        home, "evaluate", "--cases", "elsewhere", "--specialists-from", "phantom-cxr",
+        "--data", data, "--limit", 8, "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+
+    other.unlink()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["measured"]["specialists_from"] == "phantom-cxr"
+    assert all(
+        known["id"].startswith("elsewhere-known-")
+        for line in (tmp_path / "out" / "cases.jsonl").read_text().splitlines()
+        for known in json.loads(line)["neighbours"]
+    )
+
+
+def test_a_test_set_seen_in_training_is_told_before_any_number(
+    home: Path, data: Path, tmp_path: Path
+) -> None:
+    with np.load(data) as arrays:
+        leaking = dict(arrays)
+    leaking["test_images"] = leaking["test_images"].copy()
+    leaking["test_images"][:3] = leaking["train_images"][:3]
+    file = tmp_path / "leaking.npz"
+    np.savez(file, **leaking)
+
+    done = run(
+        home, "evaluate", "--task", "phantom-cxr", "--data", file, "--limit", 8,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "3 of 100 test cases have an image that is also in train" in done.stdout.split("|")[0]
+
+
+def test_reports_are_compared_with_references(home: Path, tmp_path: Path) -> None:
+    assert run(home, "phantoms", "reports", "--out", tmp_path / "data", "--test", 6).returncode == 0
+
+    done = run(
+        home, "evaluate", "--task", "phantom-cxr-report", "--data", tmp_path / "data",
+        "--labeller", "phantom", "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    scores = {one["system"]: one["figures"] for one in json.loads(done.stdout)["scores"]}
+    assert set(scores) == {"report of the nearest case", "generalist alone", "GSCo"}
+    assert scores["GSCo"]["finding_micro_f1"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--stress", "flattery"), "'flattery' is none of biased, random, contradictory"),
+        (("--leave-out", "resnet50"), "no specialist 'resnet50' to leave out"),
+        (("--split", "holiday"), "has no split 'holiday'"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_two(
+    home: Path, data: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    done = run(
+        home, "evaluate", "--task", "phantom-cxr", "--data", data, "--out", tmp_path, *arguments
+    )
+
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_any_moment_it_ends_with_the_same_numbers(
+    home: Path, data: Path, tmp_path: Path
+) -> None:
+    whole = evaluation(home, data, tmp_path / "whole")
+    rng = random.Random(20261121)  # noqa: S311
+    asked = ("evaluate", "--task", "phantom-cxr", "--data", data, "--out", tmp_path / "killed")
+
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            command(home, *asked),
+            env=os.environ | {"OMP_NUM_THREADS": "1", "GSCO_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(rng.uniform(2, 14))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    assert evaluation(home, data, tmp_path / "killed") == whole
