@@ -101,7 +101,7 @@ def figures(
         label_sets=_label_sets(truth, task, whole),
         broken=broken,
         incomplete=sum(bool(one.missing) for one in whole),
-        warnings=(*measured.notes, *_warnings(task, truth)),
+        warnings=tuple(_warnings(task, truth)),
     )
 
 

@@ -49,9 +49,9 @@ def _blocks(markdown: str) -> list[tuple[str, list[list[str]]]]:
             found.append(("heading", [[line[2:]]]))
         elif line.startswith("> "):
             found.append(("warning", [[line[2:]]]))
-        elif line:
+        else:
             found.append(("text", [[line]]))
-    return found
+    return [(kind, rows) for kind, rows in found if rows != [[""]]]
 
 
 def _inline(svg: str) -> str:

@@ -66,7 +66,7 @@ def _lines(figures: Figures) -> Iterator[str]:
     )
     if figures.systems.best_single:
         yield f"\nBest single on validation: {figures.systems.best_single}.\n"
-    yield "\nGSCo against each: macro-F1 of GSCo less the other's; p of a paired permutation test\n"
+    yield "\nGSCo against each: macro-F1 of GSCo less the other's; p of a paired permutation test "
     yield "of accuracy by patients, corrected after Holm.\n\n"
     yield _table(
         ("other", "95 %", "p"),
@@ -100,6 +100,8 @@ def _head(figures: Figures) -> Iterator[str]:
         yield f"\nNot read: {one.id}: {one.broken}\n"
     if figures.incomplete:
         yield f"\nIncomplete evidence in {figures.incomplete} cases.\n"
+    for note in of.notes:
+        yield f"\n{note}\n"
     for warning in figures.warnings:
         yield f"\n> {warning}\n"
     yield "\n"
