@@ -14,10 +14,10 @@ from uuid import uuid4
 
 from retrieval.neighbour import Query
 from service.app import running_parts
-from service.cli.evaluate import Forgetful
 from service.demo import home
 from service.demo.tasks import demo_tasks
 from service.domain import Case, Image, pixels_sha256
+from service.evaluation.run import Forgetful
 from service.generalist import prompt, template
 from service.settings import Settings, read_settings
 from specialists.training import evaluate
