@@ -4,7 +4,9 @@ RetrievalError
 ├── InvalidReferenceCase   a case to be ingested cannot be used
 ├── IndexMismatch          index and vector come from different encoders, or differ in size
 ├── IndexUnavailable       no usable index (never built, or its files are damaged)
-└── NoReferenceCases       nothing to build an index from
+├── CannotPublish          an index cannot be written; the former one stays in use
+├── NoReferenceCases       nothing to build an index from
+└── NothingToAssess        too few or unsuitable cases to tell whether retrieval helps
 """
 
 
@@ -26,3 +28,11 @@ class IndexUnavailable(RetrievalError):
 
 class NoReferenceCases(RetrievalError):
     """Nothing to build an index from."""
+
+
+class CannotPublish(RetrievalError):
+    """An index cannot be written; the former one stays in use."""
+
+
+class NothingToAssess(RetrievalError):
+    """Too few or unsuitable cases to tell whether retrieval helps."""

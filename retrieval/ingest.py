@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Engine, delete, insert, select
 from sqlalchemy import update as change
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from retrieval.database import chunks, packed
 from retrieval.errors import IndexMismatch, InvalidReferenceCase
-from retrieval.index import unit_vector
 from retrieval.indexing import forget
 from retrieval.neighbour import ReferenceCase, Vector
 from retrieval.records import ReferenceCaseRecord, ReferenceVectorRecord, key_of
 from retrieval.validation import check
+from retrieval.vectors import unit_vector
 
 Image = tuple[str, str]  # the task and the image's sha256: what a case is known by
 
@@ -118,13 +118,15 @@ def _store(
 def _stored_ids(session: Session, cases: Sequence[ReferenceCase]) -> dict[Image, str]:
     """The id of every stored case that has the image, or the id, of one of these."""
     row = ReferenceCaseRecord
-    wanted = select(row.task, row.image_sha256, row.id).where(
-        or_(
-            row.id.in_([case.id for case in cases]),
-            row.image_sha256.in_([case.image_sha256 for case in cases]),
-        )
-    )
-    return {(task, image): case_id for task, image, case_id in session.execute(wanted)}
+    wanted = select(row.task, row.image_sha256, row.id)
+    images: dict[str, list[str]] = {}
+    for case in cases:
+        images.setdefault(case.task, []).append(case.image_sha256)
+    asked: list[ColumnElement[bool]] = [row.id.in_([case.id for case in cases])]
+    asked += [(row.task == task) & row.image_sha256.in_(some) for task, some in images.items()]
+    # One question per index: SQLite answers them joined with OR by reading all rows.
+    found = (session.execute(wanted.where(condition)) for condition in asked)
+    return {(task, image): case_id for rows in found for task, image, case_id in rows}
 
 
 def _write(session: Session, rows: list[dict[str, Any]], *, is_new: bool) -> None:
@@ -146,6 +148,7 @@ def _row_of(case: ReferenceCase, thumbnail: bytes | None) -> dict[str, Any]:
         "report": case.report,
         "source": case.source,
         "licence": case.licence,
+        "modality": case.modality,
         "group": case.group,
         "image_sha256": case.image_sha256,
     }
@@ -161,8 +164,8 @@ def _replace_vectors(
 ) -> None:
     ids = {row["case_id"] for row in rows}
     owner, vector = ReferenceCaseRecord, ReferenceVectorRecord
-    known = session.scalars(select(owner.id).where(owner.task == task, owner.id.in_(ids)))
-    if unknown := ids.difference(known):
+    found = session.execute(select(owner.id, owner.task).where(owner.id.in_(ids)))
+    if unknown := ids.difference(case_id for case_id, owned in found if owned == task):
         raise InvalidReferenceCase(f"no reference case {min(unknown)[:80]!r} on task {task!r}")
     session.execute(
         delete(vector).where(

@@ -1,6 +1,7 @@
 """What retrieval is asked, and what it answers."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,24 @@ class ReferenceCase:
     report: str = ""
     source: str = ""
     licence: str = ""
+    modality: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which reference cases may be retrieved: one of each list that is not empty.
+
+    `since` and `until` tell when a case was added, the latter excluded; both have a time zone.
+    """
+
+    sources: tuple[str, ...] = ()
+    licences: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+EVERY_CASE = Filter()
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ class ReferenceCaseRecord(Base):
     report: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(String(500))
     licence: Mapped[str] = mapped_column(String(200))
+    modality: Mapped[str] = mapped_column(String(64), server_default="")
     group: Mapped[str] = mapped_column(String(200))
     image_sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -112,4 +113,5 @@ def case_of(record: ReferenceCaseRecord) -> ReferenceCase:
         report=record.report,
         source=record.source,
         licence=record.licence,
+        modality=record.modality,
     )

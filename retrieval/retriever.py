@@ -15,11 +15,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from retrieval import database, fusion, typicality
 from retrieval.errors import RetrievalError
 from retrieval.fusion import CUT, Ranking
-from retrieval.index import Keys
-from retrieval.index_folder import Manifest
-from retrieval.neighbour import MissingRetriever, Neighbour, Query, ReferenceCase, Retrieval
+from retrieval.manifest import Manifest
+from retrieval.neighbour import (
+    EVERY_CASE,
+    Filter,
+    MissingRetriever,
+    Neighbour,
+    Query,
+    ReferenceCase,
+    Retrieval,
+)
+from retrieval.selection import Admitted
 from retrieval.shelf import Shelf
 from retrieval.statistics import IndexStats, stats
+from retrieval.vectors import Keys
 
 T = TypeVar("T")
 Found = tuple[Ranking, Manifest]  # with what is known of the index it was found in
@@ -38,7 +47,8 @@ class FaissRetriever:
     """Nearest reference cases from one FAISS index per task and specialist; details from SQL.
 
     `neighbours` is the most a search returns, `cut` the least share of the best similarity a
-    neighbour must reach (`fusion.within_cut`); None shows all. All work is done in threads.
+    neighbour must reach (`fusion.within_cut`); None shows all. `only` restricts which cases are
+    retrieved at all. All work is done in threads.
     """
 
     def __init__(
@@ -48,6 +58,7 @@ class FaissRetriever:
         *,
         neighbours: int = NEIGHBOURS,
         cut: float | None = CUT,
+        only: Filter = EVERY_CASE,
     ) -> None:
         if neighbours < 1:
             raise ValueError(f"at least one neighbour must be asked for, not {neighbours}")
@@ -55,6 +66,8 @@ class FaissRetriever:
         self._indexes = indexes
         self._neighbours = neighbours
         self._cut = cut
+        self._only = only
+        self._admitted = Admitted(engine, only)
         self._shelf = Shelf(indexes)
         self._threads: ThreadPoolExecutor | None = None
 
@@ -120,13 +133,14 @@ class FaissRetriever:
 
     def _look_up(self, task: str, query: Query, own: Keys) -> Found:
         index, manifest = self._shelf.get(task, query.retriever)
-        return index.search(query, DEPTH * self._neighbours, own), manifest
+        admitted = self._admitted.of(task)
+        return index.search(query, DEPTH * self._neighbours, own, admitted), manifest
 
     def _neighbours_of(self, task: str, rankings: list[Ranking]) -> tuple[Neighbour, ...]:
         """More rows are asked for than wanted: an index may still hold cases removed since."""
         near = fusion.within_cut(fusion.fuse(rankings), self._cut)
         wanted = near[: 2 * self._neighbours]
-        cases = database.cases_by_key(self._engine, task, [one.key for one in wanted])
+        cases = database.cases_by_key(self._engine, task, [one.key for one in wanted], self._only)
         known = [one for one in wanted if one.key in cases]
         return tuple(
             Neighbour(cases[one.key], one.similarity, one.score, one.retrievers)

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from retrieval import database, index_folder
 from retrieval.database import StoredVectors
 from retrieval.errors import IndexUnavailable
-from retrieval.index_folder import Manifest
+from retrieval.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class IndexStats:
     stored: int
     indexed: int
     exact: bool
+    kind: str
+    recall: float | None
     index_id: str
     created: str
     problem: str = ""
@@ -46,6 +48,8 @@ def _entry(stored: StoredVectors, cases: int, indexes: Path) -> IndexStats:
         stored.count,
         manifest.count if manifest else 0,
         exact=manifest.exact if manifest else True,
+        kind=manifest.kind if manifest else "",
+        recall=manifest.recall if manifest else None,
         index_id=manifest.index_id if manifest else "",
         created=manifest.created if manifest else "",
         problem=problem,
@@ -55,7 +59,7 @@ def _entry(stored: StoredVectors, cases: int, indexes: Path) -> IndexStats:
 def _manifest(stored: StoredVectors, indexes: Path) -> tuple[Manifest | None, str]:
     try:
         folder = index_folder.folder_of(indexes, stored.task, stored.specialist)
-        _, manifest = index_folder.read(folder)
+        manifest = index_folder.read(folder).manifest
     except IndexUnavailable as error:
         return None, str(error)
     if manifest.encoder_sha256 != stored.encoder_sha256:

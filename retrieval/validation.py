@@ -34,6 +34,8 @@ def _problem_with(case: ReferenceCase) -> str | None:
         return f"a report is text of at most {MAX_REPORT_LENGTH} characters"
     if not _is_line(case.source or "-", 500) or not _is_line(case.licence or "-", 200):
         return "source and licence are one line each, of at most 500 and 200 characters"
+    if not _is_line(case.modality or "-", 64):
+        return "a modality is one line of at most 64 characters"
     return None
 
 

@@ -42,6 +42,7 @@ def reference_case(
         group=group or sha256,
         source=origin.source,
         licence=origin.licence,
+        modality=task.modality[:64],
     )
 
 
@@ -52,10 +53,12 @@ def ingest(
     cases: Sequence[ReferenceCase],
     images: Sequence[Pixels],
     on_progress: OnProgress | None = None,
+    indexes: Path | None = None,
 ) -> int:
     """How many cases are stored, with the vector of every specialist that the task has.
 
-    `images` are those of `cases`, in their order. Indexes are not touched: see `build`.
+    `images` are those of `cases`, in their order. The indexes in `indexes` take them in; without
+    it none is touched: see `build`.
     """
     ids = rows.ingest(engine, cases)
     encoders = _panel(specialists, task)
@@ -67,6 +70,9 @@ def ingest(
         encoder = specialist.manifest.weights_sha256
         rows.store_vectors(engine, task.name, specialist.name, encoder, vectors)
     report(len(encoders), len(encoders))
+    if indexes is not None:
+        for specialist in encoders:
+            indexing.put(engine, indexes, task.name, specialist.name, sorted(set(ids)))
     return len(set(ids))
 
 
@@ -78,6 +84,7 @@ def ingest_split(
     origin: Origin,
     on_progress: OnProgress,
     pseudonym: Callable[[str], str | None] = str,
+    indexes: Path | None = None,
 ) -> int:
     """`ingest` for one split of a labelled data set; `pseudonym` is applied to its groups."""
     labels = [target_labels(task, target) for target in split.targets]
@@ -85,14 +92,20 @@ def ingest_split(
         reference_case(task, pixels, named, origin, group and pseudonym(group))
         for pixels, named, group in zip(split.images, labels, split.groups, strict=True)
     ]
-    return ingest(engine, specialists, task, cases, split.images, on_progress)
+    return ingest(engine, specialists, task, cases, split.images, on_progress, indexes)
 
 
-def build(engine: Engine, specialists: Path, indexes: Path, task: Task) -> tuple[str, ...]:
-    """Bring the index of every specialist of the task in step with the stored vectors."""
+def build(
+    engine: Engine, specialists: Path, indexes: Path, task: Task, *, force: bool = False
+) -> tuple[str, ...]:
+    """Bring the index of every specialist of the task in step with the stored vectors.
+
+    With `force` each is made anew, whatever lies there.
+    """
     names = tuple(specialist.name for specialist in _panel(specialists, task))
+    change = indexing.build if force else indexing.update
     for name in names:
-        indexing.update(engine, indexes, task.name, name)
+        change(engine, indexes, task.name, name)
     return names
 
 

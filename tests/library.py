@@ -8,7 +8,8 @@ from builders import a_reference_case, sha256_of
 from sqlalchemy import Engine
 
 from retrieval import indexing, ingest
-from retrieval.index_folder import Manifest
+from retrieval.kinds import IVF_FP16, Rules
+from retrieval.manifest import Manifest
 from retrieval.neighbour import Query, Retrieval, Vector
 from retrieval.retriever import FaissRetriever
 
@@ -20,6 +21,11 @@ ENCODER = sha256_of("encoder")
 def at(degrees: float) -> Vector:
     """A unit vector; two of them are as similar as the cosine of the angle between them."""
     return np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), 0], np.float32)
+
+
+def rules(exact_up_to: int) -> Rules:
+    """Lists even for the few cases of a story, kept precisely enough for angles a degree apart."""
+    return Rules(exact_up_to, ladder=(IVF_FP16,), floor=0)
 
 
 @dataclass
@@ -41,10 +47,14 @@ class Library:
         ingest.store_vectors(self.engine, TASK, specialist, encoder, {case_id: vector})
 
     def build(self, specialist: str = SPECIALIST, exact_up_to: int = 1000) -> Manifest:
-        return indexing.build(self.engine, self.indexes, TASK, specialist, exact_up_to=exact_up_to)
+        return indexing.build(self.engine, self.indexes, TASK, specialist, rules(exact_up_to))
 
     def update(self, specialist: str = SPECIALIST, exact_up_to: int = 1000) -> Manifest:
-        return indexing.update(self.engine, self.indexes, TASK, specialist, exact_up_to=exact_up_to)
+        return indexing.update(self.engine, self.indexes, TASK, specialist, rules(exact_up_to))
+
+    def add(self, *case_ids: str, exact_up_to: int = 1000) -> Manifest:
+        few = rules(exact_up_to)
+        return indexing.put(self.engine, self.indexes, TASK, SPECIALIST, case_ids, few)
 
     def remove(self, *case_ids: str) -> int:
         return ingest.remove(self.engine, self.indexes, case_ids)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service import app as composition
-from service.cli import output
+from service.cli import output, retrieval_checks
 from service.cli.serving import read_file
 from service.cli.specialists import DataOption, TaskOption
 from service.errors import Misconfigured
@@ -21,6 +22,8 @@ from specialists import task as tasks
 from specialists.task import Task
 
 app = typer.Typer(no_args_is_help=True, help="Reference cases: known cases that resemble a query.")
+app.command("verify")(retrieval_checks.verify)
+app.command("assess")(retrieval_checks.assess)
 
 
 @app.command()
@@ -40,7 +43,10 @@ def ingest(
         ),
     ] = False,
 ) -> None:
-    """Store labelled images as reference cases, embedded by every specialist of the task."""
+    """Store labelled images as reference cases, embedded by every specialist of the task.
+
+    Indexes that were built already take them in at once.
+    """
     from service import reference_cases
     from specialists.training import dataset
 
@@ -49,6 +55,7 @@ def ingest(
     engine = database.open_engine(settings.database_url)
     database.upgrade(engine)
     chosen = dataset.read(data, found).split(split)
+    built = (settings.indexes_folder / found.name).is_dir()
     with output.progress() as bar:
         row = bar.add_task("embedding by specialist", total=None)
         stored = reference_cases.ingest_split(
@@ -59,14 +66,20 @@ def ingest(
             reference_cases.Origin(source or data.name, licence),
             lambda done, total: bar.update(row, completed=done, total=total),
             _pseudonyms(settings) if patient_ids else str,
+            settings.indexes_folder if built else None,
         )
-    output.messages.print(
-        f"stored {stored} reference cases of {found.name}; now: gsco retrieval build"
-    )
+    then = "the indexes hold them" if built else "now: gsco retrieval build"
+    output.messages.print(f"stored {stored} reference cases of {found.name}; {then}")
 
 
 @app.command()
-def build(context: typer.Context, task: TaskOption) -> None:
+def build(
+    context: typer.Context,
+    task: TaskOption,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make every index anew: repairs what verify finds.")
+    ] = False,
+) -> None:
     """Bring the index of every specialist in step with the stored reference cases."""
     from service import reference_cases
 
@@ -77,7 +90,7 @@ def build(context: typer.Context, task: TaskOption) -> None:
     with output.progress() as bar:
         bar.add_task("building indexes", total=None)
         names = reference_cases.build(
-            engine, settings.specialists_folder, settings.indexes_folder, found
+            engine, settings.specialists_folder, settings.indexes_folder, found, force=force
         )
     output.messages.print(f"{len(names)} indexes of {found.name} are up to date")
 
@@ -87,10 +100,25 @@ def search(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A PNG, JPEG or DICOM file.")],
     task: TaskOption,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Only cases of this source (site); may be repeated.")
+    ] = None,
+    licence: Annotated[
+        list[str] | None, typer.Option(help="Only cases of this licence; may be repeated.")
+    ] = None,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="Only cases of this modality; may be repeated.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only cases added since this day (UTC).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """The reference cases that resemble an image, as the generalist would be shown them."""
-    settings: Settings = context.obj
+    """The reference cases that resemble an image, as the generalist would be shown them.
+
+    Options narrow what the settings allow, and never widen it.
+    """
+    settings = _narrowed(context.obj, source, licence, modality, since)
     found = tasks.find(settings.tasks_folder, task)
     rows = asyncio.run(_search(settings, read_file(file), found))
     if json:
@@ -126,6 +154,34 @@ def stats(context: typer.Context, json: Annotated[bool, typer.Option("--json")] 
     elif rows:
         cells = [[output.shown(value) for value in row.values()] for row in rows]
         output.print_table("Indexes", list(rows[0]), cells)
+
+
+def _narrowed(
+    settings: Settings,
+    source: list[str] | None,
+    licence: list[str] | None,
+    modality: list[str] | None,
+    since: datetime | None,
+) -> Settings:
+    asked = {"sources": source, "licences": licence, "modalities": modality}
+    update: dict[str, Any] = {
+        f"retrieval_{name}": _allowed(name, values, getattr(settings, f"retrieval_{name}"))
+        for name, values in asked.items()
+        if values
+    }
+    if since is not None:
+        day = since.replace(tzinfo=UTC)
+        update["retrieval_since"] = max(day, settings.retrieval_since or day)
+    return settings.model_copy(update=update)
+
+
+def _allowed(name: str, asked: list[str], allowed: tuple[str, ...]) -> tuple[str, ...]:
+    refused = [value for value in asked if allowed and value not in allowed]
+    if refused:
+        raise Misconfigured(
+            f"{refused[0]!r} is not among the {name} that GSCO_RETRIEVAL_{name.upper()} allows"
+        )
+    return tuple(asked)
 
 
 def _pseudonyms(settings: Settings) -> Callable[[str], str | None]:

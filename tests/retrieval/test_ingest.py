@@ -10,9 +10,8 @@ from builders import a_reference_case, a_vector, sha256_of
 from library import ENCODER, SPECIALIST, TASK, Library, at
 from sqlalchemy import Engine
 
-from retrieval import database, index, ingest
+from retrieval import database, ingest
 from retrieval.errors import IndexMismatch, InvalidReferenceCase, NoReferenceCases
-from retrieval.neighbour import Query
 
 
 def test_ingesting_twice_stores_once(engine: Engine) -> None:
@@ -168,44 +167,58 @@ async def test_cases_embedded_only_by_former_weights_keep_the_old_index(
     assert await library.found() == ["at 0", "at 1", "at 2"]
 
 
-async def test_a_graph_drops_and_takes_back_cases_as_an_exact_index_does(library: Library) -> None:
-    for degrees in range(30):
+async def test_lists_drop_and_take_back_cases_as_an_exact_index_does(library: Library) -> None:
+    for degrees in range(0, 150, 5):
         library.put(f"at {degrees}", degrees)
     assert not library.build(exact_up_to=10).exact
-    library.remove("at 1")
-    assert await library.found(degrees=0.7) == ["at 0", "at 2", "at 3"]
-    library.put("at 40", 40)
+    library.remove("at 5")
+    assert await library.found(degrees=4) == ["at 0", "at 10", "at 15"]
+    library.put("at 200", 200)
     assert library.update(exact_up_to=10).removed
-    assert (await library.found(degrees=40))[0] == "at 40"
-    library.put("at 1", 1)
-    assert not library.update(exact_up_to=10).removed
-    assert (await library.found(degrees=1))[0] == "at 1"
+    assert (await library.found(degrees=200))[0] == "at 200"
+    library.put("at 5", 5)
+    assert library.update(exact_up_to=10).count == 31
+    assert (await library.found(degrees=4))[0] == "at 5"
 
 
-async def test_an_index_that_outgrows_exact_search_becomes_a_graph(library: Library) -> None:
+async def test_what_waits_too_long_is_merged_and_nothing_is_lost(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.index.FEWEST_PENDING", 5)
+    for degrees in range(0, 150, 5):
+        library.put(f"at {degrees}", degrees)
+    library.build(exact_up_to=10)
+    library.remove("at 5")
+    for degrees in range(200, 230, 5):
+        library.put(f"at {degrees}", degrees)
+        manifest = library.add(f"at {degrees}", exact_up_to=10)
+    assert (manifest.main.count, manifest.recent, manifest.removed) == (35, None, ())
+    assert await library.found(degrees=211) == ["at 210", "at 215", "at 205"]
+    assert await library.found(degrees=6) == ["at 10", "at 0", "at 15"]
+
+
+async def test_lists_far_outgrown_are_made_again(library: Library) -> None:
+    for degrees in range(20):
+        library.put(f"at {degrees}", degrees)
+    assert library.build(exact_up_to=10).recall_of == 20
+    for degrees in range(20, 45):
+        library.put(f"at {degrees}", degrees)
+    assert library.update(exact_up_to=10).recall_of == 45
+
+
+async def test_a_vector_stored_again_replaces_the_former_one(library: Library) -> None:
+    library.put("moves", 0)
+    library.put("stays", 10)
+    library.build()
+    library.store("moves", at(40))
+    assert library.add("moves").count == 2
+    assert await library.found(degrees=40) == ["moves", "stays"]
+
+
+async def test_an_index_that_outgrows_exact_search_gets_lists(library: Library) -> None:
     for degrees in range(10):
         library.put(f"at {degrees}", degrees)
     assert library.build(exact_up_to=10).exact
     library.put("one more", 11)
     assert not library.update(exact_up_to=10).exact
     assert (await library.found(degrees=11))[0] == "one more"
-
-
-@pytest.mark.slow
-def test_a_graph_finds_nearly_all_that_an_exact_index_finds() -> None:
-    """Clustered vectors, as embeddings are: 95 percent of the ten nearest."""
-    random = np.random.default_rng(0)
-    centres = random.standard_normal((50, 64), dtype=np.float32)
-    vectors = np.repeat(centres, 400, axis=0)
-    vectors += 0.5 * random.standard_normal(vectors.shape, dtype=np.float32)
-    keys = np.arange(len(vectors))
-    graph, exact = (
-        index.build(TASK, SPECIALIST, ENCODER, keys, vectors, exact_up_to=limit)
-        for limit in (0, len(vectors))
-    )
-    found = 0
-    for vector in vectors[::400]:
-        query = Query(SPECIALIST, ENCODER, vector)
-        nearest = set(exact.search(query, 10, keys[:0]).keys)
-        found += len(nearest & set(graph.search(query, 10, keys[:0]).keys))
-    assert found >= 0.95 * 10 * 50

@@ -1,14 +1,11 @@
 """How typical a case is of the reference cases."""
 
-import json
-
 import numpy as np
 import pytest
-from library import SPECIALIST, TASK, Library
+from library import Library
 
 from retrieval import typicality
 from retrieval.index import unit
-from retrieval.index_folder import MANIFEST_FILE
 
 
 def some_vectors(count: int, dim: int = 16) -> np.ndarray:
@@ -48,17 +45,3 @@ async def test_a_search_tells_how_typical_the_case_is(library: Library) -> None:
     assert near.typicality is not None
     assert far.typicality is not None
     assert near.typicality > far.typicality
-
-
-async def test_an_index_made_before_there_was_typicality_still_serves(library: Library) -> None:
-    for degrees in (0, 10):
-        library.put(f"at {degrees}", degrees)
-    library.build()  # of too few cases, its name is made as it used to be
-    path = library.indexes / TASK / SPECIALIST / MANIFEST_FILE
-    fields = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in fields.items() if not k.startswith("nearest")}))
-
-    retrieval = await library.search()
-
-    assert retrieval.missing == ()
-    assert retrieval.typicality is None

@@ -1,18 +1,22 @@
 """The migrations make exactly the tables that the records describe."""
 
+import dataclasses
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from builders import a_diagnosis
+from builders import a_diagnosis, a_reference_case, a_vector
 from sqlalchemy import Engine, inspect, text
 
+from retrieval import database as retrieval_database
+from retrieval import ingest
 from service.domain import Diagnosis
 from service.errors import Misconfigured
-from service.persistence.database import MIGRATIONS, open_engine, upgrade
+from service.persistence.database import MIGRATIONS, _alembic, open_engine, upgrade
 from service.persistence.records import METADATA
 from service.persistence.store import SqlStore
 
@@ -60,9 +64,8 @@ async def test_diagnoses_outlive_the_arrival_of_reports_and_answers(engine: Engi
     upgrade(engine)
     await SqlStore(engine).save(a_diagnosis())
     with engine.begin() as connection:
-        for step in ("DROP TABLE reports", "DROP TABLE answers"):
-            connection.execute(text(step))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        command.downgrade(_alembic(connection), "0001")
 
     upgrade(engine)
 
@@ -93,3 +96,25 @@ def test_a_database_of_a_newer_version_is_named_as_such(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="another version of this program"):
         upgrade(engine)
     engine.dispose()
+
+
+def test_reference_cases_and_their_vectors_outlive_the_modality_and_its_removal(
+    engine: Engine,
+) -> None:
+    upgrade(engine)
+    cases = [a_reference_case(name, modality="DX") for name in ("a", "b")]
+    ingest.ingest(engine, cases)
+    vectors = {"a": a_vector(1), "b": a_vector(2)}
+    ingest.store_vectors(engine, "cxr-pneumonia", "resnet18", "0" * 64, vectors)
+    before = retrieval_database.stored_vectors(engine)
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        command.downgrade(_alembic(connection), "0002")
+    columns = {column["name"] for column in inspect(engine).get_columns("reference_cases")}
+    assert "modality" not in columns
+    upgrade(engine)
+
+    assert retrieval_database.stored_vectors(engine) == before
+    unknown = tuple(dataclasses.replace(case, modality="") for case in cases)
+    assert retrieval_database.cases(engine, "cxr-pneumonia") == unknown
