@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from specialists.loader import Manifest
 
+NOT_STATED = "not stated"
+
 _CARD = """\
 # {backbone} ({scale}) for {task}
 
@@ -39,10 +41,12 @@ def write(manifest: "Manifest") -> str:
         dimension=manifest.embedding_dimension,
         preprocessing=manifest.preprocessing.version,
         input_size=manifest.preprocessing.input_size,
-        fingerprint=manifest.data_fingerprint[:16],
+        fingerprint=manifest.data_fingerprint[:16] or NOT_STATED,
         licence=manifest.licence,
-        validation="\n".join(_row(*entry) for entry in manifest.validation.items()),
-        recipe=", ".join(f"{name} {value}" for name, value in manifest.recipe.items()),
+        validation="\n".join(_row(*entry) for entry in manifest.validation.items())
+        or _row("not measured", None),
+        recipe=", ".join(f"{name} {value}" for name, value in manifest.recipe.items())
+        or NOT_STATED,
         temperature=manifest.temperature,
     )
 

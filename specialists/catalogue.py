@@ -29,6 +29,7 @@ class Architecture:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     dimension: int  # of the embedding, the pooled pre-logits
+    heat_layer: str  # the backbone's module whose output a heat map is made of
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -135,6 +136,7 @@ def _architecture(entry: Mapping[str, Any]) -> Architecture:
         mean=tuple(mean),
         std=tuple(std),
         dimension=entry["dimension"],
+        heat_layer=entry["heat_layer"],
         arguments=MappingProxyType(entry.get("arguments", {})),
     )
 

@@ -4,6 +4,9 @@ SpecialistsError
 ├── InvalidTask            the task's description cannot be used
 ├── UnknownTask            no task of that name
 ├── UnknownBackbone        the catalogue has no such backbone
+├── UnknownLabel           the task has no such label
+├── SpecialistUnavailable  a specialist of the panel cannot answer
+├── SpecialistRefused      what was to be added or exported is not as promised, or says too much
 ├── InvalidSpecialist      a specialist's folder is incomplete or does not match its manifest
 ├── InvalidWeights         pretrained weights cannot be read or fit no backbone that is trained
 ├── InvalidDataset         training data cannot be read or does not fit the task
@@ -25,6 +28,18 @@ class UnknownTask(SpecialistsError):
 
 class UnknownBackbone(SpecialistsError):
     """The catalogue has no such backbone."""
+
+
+class UnknownLabel(SpecialistsError):
+    """The task has no such label."""
+
+
+class SpecialistUnavailable(SpecialistsError):
+    """A specialist of the panel is missing, or failed to load."""
+
+
+class SpecialistRefused(SpecialistsError):
+    """What was to be added or exported is not what it promises, or could name somebody."""
 
 
 class InvalidSpecialist(SpecialistsError):

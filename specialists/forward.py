@@ -23,7 +23,8 @@ def probabilities(kind: str, logits: Tensor, temperature: float) -> Tensor:
 def forward(specialist: Specialist, images: Tensor) -> Arrays:
     """One forward of (batch, 3, size, size) normalised images; embeddings have length 1."""
     device = next(specialist.model.parameters()).device
-    logits, embeddings = specialist.model(
+    compute = specialist.compute or specialist.model
+    logits, embeddings = compute(
         images.to(device, memory_format=torch.channels_last, non_blocking=True)
     )
     manifest = specialist.manifest

@@ -7,8 +7,10 @@
 
 import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,10 @@ from specialists.task import Task
 
 FORMAT = 1
 WEIGHTS, MANIFEST, CARD = "weights.safetensors", "manifest.json", "card.md"
+
+
+Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""(batch, 3, size, size) normalised images → logits (batch, labels), embeddings (batch, dim)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +68,14 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Specialist:
-    """A trained specialist, ready to answer: the model is in evaluation mode, float32."""
+    """A trained specialist, ready to answer: the model is in evaluation mode, float32.
+
+    `compute` is a faster way to the model's answer (`runtime.py`), where there is one.
+    """
 
     manifest: Manifest
     model: EmbeddingClassifier = field(repr=False)
+    compute: Compute | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -83,23 +93,60 @@ def save(folder: Path, model: EmbeddingClassifier, manifest: Manifest) -> Manife
     """
     weights = save_tensors(stored(model))
     manifest = replace(manifest, weights_sha256=sha256(weights))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as name:
-        fresh = Path(name) / folder.name
-        fresh.mkdir()
-        (fresh / WEIGHTS).write_bytes(weights)
-        (fresh / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
-        (fresh / CARD).write_text(card.write(manifest), "utf-8")
-        _put_in_place(fresh, folder)
+    install(folder, weights, manifest)
     return manifest
+
+
+def install(
+    folder: Path,
+    weights: bytes,
+    manifest: Manifest,
+    check: Callable[[Path], object] = lambda _: None,
+) -> None:
+    """Writes a specialist's files, whole or not at all, over an earlier one.
+
+    `check` sees them before they take its place: what it raises leaves everything as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as name:
+            fresh = Path(name) / folder.name
+            fresh.mkdir()
+            _write(fresh / WEIGHTS, weights)
+            _write(fresh / MANIFEST, as_json(manifest).encode())
+            _write(fresh / CARD, card.write(manifest).encode())
+            check(fresh)
+            _put_in_place(fresh, folder)
+    except BaseException:
+        with suppress(OSError):  # others are there
+            folder.parent.rmdir()
+        raise
+
+
+def as_json(manifest: Manifest) -> str:
+    """The manifest's file."""
+    return json.dumps(asdict(manifest), indent=2) + "\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """On the disk when this returns, so that a power cut cannot leave a name without content."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _put_in_place(fresh: Path, folder: Path) -> None:
     """A crash between the two renames leaves no specialist: missing, but never half-written."""
+    old = fresh.with_name("old")
     if folder.exists():
-        old = fresh.with_name("old")
         folder.rename(old)
-    fresh.rename(folder)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
 
 
 def stored(model: EmbeddingClassifier) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specialists import transforms
+from specialists import catalogue, transforms
 from specialists.batcher import Batcher
 from specialists.catalogue import Scale
-from specialists.errors import PoolOverloaded
+from specialists.errors import PoolOverloaded, SpecialistUnavailable, UnknownBackbone
 from specialists.forward import forward
 from specialists.loader import Preprocessing, Specialist
 from specialists.prediction import (
@@ -67,6 +67,19 @@ class Panel:
         futures = _submit(self.members, inputs)
         answers = await asyncio.gather(*futures, return_exceptions=True)
         return self._consultation(answers)
+
+    def find(self, name: str) -> Specialist:
+        """One member; raises SpecialistUnavailable, or UnknownBackbone with those that belong."""
+        for member in self.members:
+            if member.specialist.name == name:
+                return member.specialist
+        for absent in self.missing:
+            if absent.specialist == name:
+                raise SpecialistUnavailable(f"specialist {name!r} cannot answer: {absent.reason}")
+        known = ", ".join(catalogue.panel_of(self.task))
+        raise UnknownBackbone(
+            f"no specialist {name[:80]!r} on the panel of task {self.task.name!r}; known: {known}"
+        )
 
     def describe(self) -> LoadedPanel:
         specialists = tuple(_describe(member.specialist) for member in self.members)

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import torch
 
+from specialists import gradcam, runtime
 from specialists.batcher import Batcher
 from specialists.catalogue import panel_of
 from specialists.errors import InvalidSpecialist, PoolOverloaded
-from specialists.loader import load
+from specialists.loader import Specialist, load
 from specialists.panel import LoadedPanel, Member, Panel, answer
-from specialists.prediction import Consultation, MissingSpecialist, Pixels
+from specialists.prediction import Consultation, Explanation, MissingSpecialist, Pixels
 from specialists.task import Task
 
+COMPILED = ".compiled"
+"""Beside the tasks' folders: graphs kept from one start to the next."""
 WORKERS = 2
 """On two cores one nano consultation takes 22 ms with one worker as with two, 64 at once 0.7 s."""
 
@@ -82,6 +85,19 @@ class SpecialistPool:
         panel = self._known(task) or await self._load_once(task)
         return await panel.consult(pixels)
 
+    async def explain(
+        self, pixels: Pixels, task: Task, specialist: str, label: str | None = None
+    ) -> Explanation:
+        """Where one specialist of a task looked, for its most probable label unless told which.
+
+        Raises UnknownBackbone, UnknownLabel, SpecialistUnavailable, PoolOverloaded, ValueError.
+        """
+        panel = self._known(task) or await self._load_once(task)
+        chosen = panel.find(specialist)
+        work = partial(gradcam.explain, chosen, pixels, label)
+        async with self._workers:
+            return await asyncio.get_running_loop().run_in_executor(self._started(), work)
+
     def _known(self, task: Task) -> Panel | None:
         """The loaded panel; a task whose description has changed since is loaded again."""
         panel = self._panels.get(task.name)
@@ -116,7 +132,7 @@ class SpecialistPool:
         loop = asyncio.get_running_loop()
         folder = self._folder / task.name / key
         try:
-            specialist = await loop.run_in_executor(executor, load, folder, task, self._device)
+            specialist = await loop.run_in_executor(executor, self._read, folder, task)
         except InvalidSpecialist as error:
             return MissingSpecialist(key, str(error))
         batcher = Batcher(
@@ -128,6 +144,11 @@ class SpecialistPool:
             max_batch=self._max_batch,
         )
         return Member(specialist, batcher)
+
+    def _read(self, folder: Path, task: Task) -> Specialist:
+        """From disk, and made fast: seconds for a full-size one, hence never in a request's way."""
+        cache = self._folder / COMPILED
+        return runtime.accelerated(load(folder, task, self._device), self._device, cache)
 
     def _started(self) -> ThreadPoolExecutor:
         if self._executor is None:

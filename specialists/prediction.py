@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
+Heat = NDArray[np.float32]  # (rows, columns) or (height, width), 0 to 1
 Vector = NDArray[np.float32]  # (dim,), unit length where it is an embedding
 
 
@@ -47,3 +48,18 @@ class Consultation:
     predictions: tuple[SpecialistPrediction, ...]
     embeddings: tuple[Embedding, ...]
     missing: tuple[MissingSpecialist, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """Where one specialist looked for a label: a map over the whole image, 0 to 1.
+
+    `grid` has the resolution of the layer that it was made of; its cells divide the image evenly.
+    """
+
+    specialist: str
+    weights_sha256: str
+    label: str
+    probability: float
+    layer: str
+    grid: Heat  # (rows, columns)

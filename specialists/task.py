@@ -68,6 +68,9 @@ class Task:
     consults: str = ""
     """Of a report or question task: the labelled task whose specialists and cases serve it."""
 
+    rad: bool = True
+    """Whether similar cases are retrieved; `gsco retrieval assess` tells whether they help."""
+
     def __post_init__(self) -> None:
         if problem := _problem_with(self):
             raise InvalidTask(f"task {self.name[:80]!r}: {problem}")
@@ -114,6 +117,11 @@ def find(folder: Path, name: str) -> Task:
     return tasks[name]
 
 
+def is_name(text: str) -> bool:
+    """Whether a task could have this name; one that could not might be a path."""
+    return bool(_NAME.fullmatch(text))
+
+
 def from_mapping(fields: Mapping[str, Any]) -> Task:
     """The task in a mapping laid out like the TOML file."""
     try:
@@ -127,6 +135,7 @@ def from_mapping(fields: Mapping[str, Any]) -> Task:
             thresholds=tuple(float(value) for value in fields.get("thresholds", ())),
             panel=tuple(str(name) for name in fields.get("panel", ())),
             consults=str(fields.get("consults", "")),
+            rad=fields.get("rad", True),
         )
     except KeyError as error:
         raise InvalidTask(f"a task needs the field {error.args[0]!r}") from error
@@ -155,6 +164,8 @@ def _problem_with(task: Task) -> str | None:
         return f"a label is 1 to {MAX_LABEL_LENGTH} printable characters without ',' or '\"'"
     if task.consults and (task.is_labelled or not _NAME.fullmatch(task.consults)):
         return "only a report or question task consults another task, by its name"
+    if not isinstance(task.rad, bool):
+        return "rad is true or false"
     if task.nothing_found is not None and task.nothing_found not in names:
         return f"nothing_found names {task.nothing_found!r}, which is not a label"
     if task.thresholds and len(task.thresholds) != len(names):

@@ -15,7 +15,7 @@ from service.domain import Image
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry import Metrics
-from specialists.prediction import MissingSpecialist
+from specialists.prediction import Explanation, MissingSpecialist, Pixels
 from specialists.task import Task
 
 
@@ -49,6 +49,9 @@ class Panel(ports.Specialists, Protocol):
     async def start(self) -> None: ...
     async def close(self) -> None: ...
     async def load(self, task: Task) -> object: ...
+    async def explain(
+        self, pixels: Pixels, task: Task, specialist: str, label: str | None = None
+    ) -> Explanation: ...
     def loaded(self) -> Sequence[LoadedPanel]: ...
 
 

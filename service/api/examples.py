@@ -143,6 +143,20 @@ SPECIALISTS: dict[str, Any] = {
     ]
 }
 
+EXPLANATION: dict[str, Any] = {
+    "task": "cxr-pneumonia",
+    "specialist": "resnet18",
+    "weights_sha256": _SHA256,
+    "label": "pneumonia",
+    "probability": 0.88,
+    "layer": "layer4",
+    "image_height": 1024,
+    "image_width": 1024,
+    "heat": [[0.0, 0.1, 0.0], [0.2, 1.0, 0.1], [0.0, 0.3, 0.0]],
+    "notes": [],
+    "intended_use": INTENDED_USE,
+}
+
 READINESS: dict[str, Any] = {
     "status": "degraded",
     "parts": [

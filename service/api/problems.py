@@ -32,7 +32,14 @@ from service.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
-from specialists.errors import PoolOverloaded, SpecialistsError, UnknownTask
+from specialists.errors import (
+    PoolOverloaded,
+    SpecialistsError,
+    SpecialistUnavailable,
+    UnknownBackbone,
+    UnknownLabel,
+    UnknownTask,
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -82,6 +89,9 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
     UnsupportedImage: Kind(422, "unsupported-image", "The image cannot be diagnosed"),
     NotFound: Kind(404, "not-found", "There is no such thing"),
     UnknownTask: Kind(422, "unknown-task", "There is no such task"),
+    UnknownBackbone: Kind(422, "unknown-specialist", "There is no such specialist"),
+    UnknownLabel: Kind(422, "unknown-label", "There is no such label"),
+    SpecialistUnavailable: Kind(503, "specialist-unavailable", "The specialist cannot answer now"),
     GeneralistUnavailable: Kind(503, "generalist-unavailable", "The generalist cannot answer now"),
     PromptTooLong: Kind(422, "prompt-too-long", "The generalist's context cannot hold the case"),
     UnparsableAnswer: Kind(502, "unparsable-answer", "The generalist's answer is unusable"),
@@ -95,6 +105,7 @@ _OF_STATUS: Mapping[int, Kind] = {
     400: Kind(400, "malformed-request", "The request cannot be read"),
     404: Kind(404, "no-such-address", "There is nothing at this address"),
     405: Kind(405, "method-not-allowed", "The method is not allowed here"),
+    406: Kind(406, "not-acceptable", "There is no such representation"),
     413: BODY_TOO_LARGE,
     415: Kind(415, "unsupported-media-type", "The body is of another kind than asked for"),
 }

@@ -5,7 +5,15 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.api import answers, catalogue, diagnoses, health, problems, reports
+from service.api import (
+    answers,
+    catalogue,
+    diagnoses,
+    explanations,
+    health,
+    problems,
+    reports,
+)
 from service.api.middleware import LimitBody, Observe
 from service.domain import INTENDED_USE
 from service.telemetry import Metrics
@@ -13,7 +21,7 @@ from service.telemetry import Metrics
 
 def install(app: FastAPI, *, max_body_bytes: int, metrics: Metrics) -> None:
     """Gives an application the routes of this project; the later middleware is the outer one."""
-    for module in (diagnoses, reports, answers, catalogue, health):
+    for module in (diagnoses, reports, answers, explanations, catalogue, health):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(LimitBody, limit_bytes=max_body_bytes)

@@ -67,14 +67,14 @@ def fill(model: EmbeddingClassifier, weights: Pretrained, key: str) -> None:
     content = _read(weights.path)
     if loader.sha256(content) != weights.sha256:
         raise InvalidWeights(f"{weights.path.name} has changed since it was chosen")
-    tensors = _fitting(model, _tensors(weights.path, content), f"{weights.path.name} for {key!r}")
+    tensors = fitting(model, _tensors(weights.path, content), f"{weights.path.name} for {key!r}")
     wanted = model.backbone.state_dict()
-    fitting = {
+    usable = {
         name: tensor
         for name, tensor in tensors.items()
         if name in wanted and tensor.shape == wanted[name].shape
     }
-    model.backbone.load_state_dict(fitting, strict=False)
+    model.backbone.load_state_dict(usable, strict=False)
 
 
 def _checked(key: str, scale: Scale, labels: int, path: Path) -> Pretrained:
@@ -102,7 +102,7 @@ def _tensors(path: Path, content: bytes) -> Tensors:
         raise InvalidWeights(f"{path.name} is damaged, or not in the safetensors format") from error
 
 
-def _fitting(model: EmbeddingClassifier, tensors: Tensors, where: str) -> Tensors:
+def fitting(model: EmbeddingClassifier, tensors: Tensors, where: str) -> Tensors:
     """The tensors under the backbone's names: as they are, or as timm converts them."""
     last = model.classifier_names()
     named = {_name(name, model.backbone): tensor for name, tensor in tensors.items()}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 from serving import a_service
 
 from service.api.catalogue import SpecialistsResponse
+from service.api.explanations import ExplanationResponse
 from service.api.health import ReadyResponse
 from service.api.problems import ProblemResponse
 from service.api.schemas import DiagnosisResponse, TaskResponse, TasksResponse
@@ -30,6 +31,7 @@ async def test_lists_every_address(home: Path) -> None:
         "/v1/reports/{id}",
         "/v1/answers",
         "/v1/answers/{id}",
+        "/v1/explanations",
         "/v1/tasks",
         "/v1/tasks/{name}",
         "/v1/specialists",
@@ -62,10 +64,19 @@ async def test_errors_are_described_as_problems(home: Path, address: str) -> Non
     )
 
 
+async def test_an_explanation_is_a_picture_or_numbers(home: Path) -> None:
+    document = await the_document(home)
+    responses = document["paths"]["/v1/explanations"]["post"]["responses"]
+
+    assert set(responses["200"]["content"]) == {"application/json", "image/png"}
+    assert set(responses) == {"200", "400", "406", "413", "415", "422", "500", "503"}
+
+
 def test_examples_are_true() -> None:
     models: list[type[BaseModel]] = [
         AnswerResponse,
         DiagnosisResponse,
+        ExplanationResponse,
         ProblemResponse,
         ReadyResponse,
         ReportResponse,

@@ -1,0 +1,1 @@
+"""Specialists that come from elsewhere and go elsewhere: weights and words, never code or names."""
