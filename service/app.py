@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from service import telemetry
 from service.api import routes
 from service.api.admission import Admission
-from service.api.dependencies import Generalist, Parts, Serving
+from service.api.dependencies import Generalist, Intake, Panel, Parts, Serving
 from service.api.tasks import TaskFolder
 from service.calibrated import Calibrated
 from service.generalist import template as templates
@@ -96,34 +96,46 @@ async def running_generalist(settings: Settings) -> AsyncIterator[Generalist]:
         await generalist.close()
 
 
+@asynccontextmanager
+async def running_panel(settings: Settings) -> AsyncIterator[tuple[Intake, Panel]]:
+    """Intake and the specialists alone, started here and closed afterwards."""
+    async with AsyncExitStack() as stack:
+        intake = _make_intake(settings)
+        stack.push_async_callback(intake.close)
+        await intake.start()
+        panel = await asyncio.to_thread(_make_specialists, settings)
+        stack.push_async_callback(panel.close)
+        await panel.start()
+        yield intake, panel
+
+
 async def _compose(settings: Settings, stack: AsyncExitStack) -> Parts:
     """The real parts. Importing torch takes seconds, so it is done in a thread, as is all SQL."""
     return await asyncio.to_thread(_make_parts, settings, stack)
 
 
 def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
+    from retrieval.neighbour import Filter
     from retrieval.retriever import FaissRetriever
-    from service.intake.limits import Limits
-    from service.intake.sandbox import Sandbox
     from service.persistence.database import open_engine, upgrade
     from service.persistence.store import SqlStore
-    from specialists.pool import SpecialistPool
 
     template = templates.find(settings.prompt_template)
     engine = open_engine(settings.database_url)
     stack.callback(engine.dispose)
     upgrade(engine)
-    limits = Limits(
-        max_bytes=settings.max_upload_bytes,
-        max_pixels=settings.max_pixels,
-        memory_bytes=settings.decode_memory_bytes,
-        timeout_seconds=settings.decode_timeout_seconds,
-        queue=settings.max_concurrent_cases,
+    specialists = _make_specialists(settings)
+    retriever = FaissRetriever(
+        engine,
+        settings.indexes_folder,
+        neighbours=settings.neighbours,
+        only=Filter(
+            settings.retrieval_sources,
+            settings.retrieval_licences,
+            settings.retrieval_modalities,
+            settings.retrieval_since,
+        ),
     )
-    key = settings.pseudonym_key.get_secret_value().encode()
-    folder = settings.specialists_folder
-    specialists = SpecialistPool(folder, device=settings.device, threads=settings.threads)
-    retriever = FaissRetriever(engine, settings.indexes_folder, neighbours=settings.neighbours)
     generalist = _make_generalist(settings)
     store = SqlStore(engine)
     return Parts(
@@ -139,8 +151,30 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         retriever=retriever,
         generalist=generalist,
         store=store,
-        intake=Sandbox(limits, workers=settings.decode_workers, key=key),
+        intake=_make_intake(settings),
     )
+
+
+def _make_intake(settings: Settings) -> Intake:
+    from service.intake.limits import Limits
+    from service.intake.sandbox import Sandbox
+
+    limits = Limits(
+        max_bytes=settings.max_upload_bytes,
+        max_pixels=settings.max_pixels,
+        memory_bytes=settings.decode_memory_bytes,
+        timeout_seconds=settings.decode_timeout_seconds,
+        queue=settings.max_concurrent_cases,
+    )
+    key = settings.pseudonym_key.get_secret_value().encode()
+    return Sandbox(limits, workers=settings.decode_workers, key=key)
+
+
+def _make_specialists(settings: Settings) -> Panel:
+    from specialists.pool import SpecialistPool
+
+    folder = settings.specialists_folder
+    return SpecialistPool(folder, device=settings.device, threads=settings.threads)
 
 
 def _make_generalist(settings: Settings) -> Generalist:

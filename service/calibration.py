@@ -146,5 +146,6 @@ def read(folder: Path, task: str) -> Calibration | None:
 def _threshold(probabilities: NDArray[np.float64], coverage: float) -> float:
     """The probability that all but a share of 1 - coverage of the true labels reach."""
     count = len(probabilities)
-    rank = math.floor((1 - coverage) * (count + 1))  # finite-sample correction
+    # The finite-sample correction; (1 - 0.9) * 30 is a little less than 3 in floating point.
+    rank = math.floor(round((1 - coverage) * (count + 1), 9))
     return float(np.sort(probabilities)[rank - 1]) if rank >= 1 else 0.0

@@ -22,13 +22,17 @@ async def gather(
 ) -> Evidence:
     """MoED, then RAD by the same embeddings; nothing for a case without a task that has labels.
 
-    What is missing is named in the evidence: it degrades an answer and stops none.
+    A task that has switched RAD off gets none, and lacks nothing by it. What is missing is named
+    in the evidence: it degrades an answer and stops none.
     """
     if not case.evidence_task.is_labelled:
         return Evidence()
     with watch.stage("specialists"):
         consultation = await specialists.consult(case.image.pixels, case.evidence_task)
     tell("specialists", consultation.predictions)
+    if not uses_rad(case):
+        missing = _missing_specialists(consultation)
+        return Evidence(moed=consultation.predictions, missing=missing)
     with watch.stage("retrieval"):
         retrieval, failure = await _retrieve(retriever, case, consultation)
     tell("retrieval", retrieval.neighbours)
@@ -39,6 +43,11 @@ async def gather(
         index_ids=retrieval.index_ids,
         typicality=retrieval.typicality,
     )
+
+
+def uses_rad(case: Case) -> bool:
+    """Whether similar cases are wanted: neither the task nor the one it consults declines them."""
+    return case.task.rad and case.evidence_task.rad
 
 
 def queries_of(consultation: Consultation) -> tuple[Query, ...]:

@@ -27,7 +27,7 @@ from service.domain import (
     arbitration,
 )
 from service.errors import InvalidInput, PromptTooLong
-from service.gathering import gather, queries_of, shortened
+from service.gathering import gather, queries_of, shortened, uses_rad
 from service.generalist import parser, prompt
 from service.generalist import template as templates
 from service.generalist.template import Template
@@ -171,7 +171,7 @@ class Pipeline:
             evidence,
             final,
             self._provenance(case, evidence, first, last),
-            (*case.image.notes, *notes),
+            (*case.image.notes, *_what_is_switched_off(case), *notes),
             watch.seconds,
         )
 
@@ -290,8 +290,18 @@ def _what_was_left_out(evidence: Evidence, shown: Evidence) -> tuple[str, ...]:
     )
 
 
+def _what_is_switched_off(case: Case) -> tuple[str, ...]:
+    if uses_rad(case) or not case.evidence_task.is_labelled:
+        return ()
+    return ("no similar cases: the task has switched retrieval off",)
+
+
 def _task_sha256(task: Task) -> str:
-    return _sha256(json.dumps(asdict(task), sort_keys=True))
+    """Of all that the task says; what is said by every task by default was once not said at all."""
+    fields = asdict(task)
+    if task.rad:
+        del fields["rad"]
+    return _sha256(json.dumps(fields, sort_keys=True))
 
 
 def _sha256(text: str) -> str:

@@ -11,9 +11,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AwareDatetime,
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -23,7 +25,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import Misconfigured
 
@@ -31,6 +33,16 @@ PREFIX = "GSCO_"
 NANO_GENERALIST = Path(__file__).parent / "generalist" / "nano"
 MEBIBYTE = 1024 * 1024
 _KUBERNETES_LINK = re.compile(r"GSCO_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)")
+
+
+def _names(value: Any) -> Any:
+    """Names with semicolons between them; licences and sites may hold commas."""
+    if not isinstance(value, str):
+        return value
+    return tuple(name.strip() for name in value.split(";") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 
 
 class Settings(BaseSettings):
@@ -70,6 +82,12 @@ class Settings(BaseSettings):
         description="torch threads of the generalist, specialists run at once; unset: 1 and 2",
     )
     neighbours: int = Field(10, ge=1, le=50, description="reference cases shown to the generalist")
+    retrieval_licences: Names = Field((), description="only cases of these licences are retrieved")
+    retrieval_sources: Names = Field((), description="only cases of these sources (sites)")
+    retrieval_modalities: Names = Field((), description="only cases of these modalities")
+    retrieval_since: AwareDatetime | None = Field(
+        None, description="only cases added since, as 2026-01-31T00:00:00Z"
+    )
 
     max_upload_bytes: PositiveInt = Field(64 * MEBIBYTE, description="largest request body")
     max_pixels: PositiveInt = Field(50_000_000, description="of the frame that is decoded")

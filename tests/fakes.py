@@ -17,9 +17,11 @@ from builders import PANEL, a_neighbour, a_picture, an_identity, an_image, sha25
 from retrieval.neighbour import Neighbour, Query, Retrieval
 from service.domain import Completion, Diagnosis, GeneralistIdentity, Image, Prompt, Result
 from service.errors import NotFound
+from specialists.errors import SpecialistUnavailable, UnknownBackbone, UnknownLabel
 from specialists.prediction import (
     Consultation,
     Embedding,
+    Explanation,
     MissingSpecialist,
     Pixels,
     SpecialistPrediction,
@@ -113,6 +115,22 @@ class FakeSpecialists(FakePart):
             tuple(Embedding(name, _weights(name), _embed(name, pixels)) for name in answering),
             tuple(MissingSpecialist(name, reason) for name, reason in self.missing.items()),
         )
+
+    async def explain(
+        self, pixels: Pixels, task: Task, specialist: str, label: str | None = None
+    ) -> Explanation:
+        """Heat in the upper left corner, for the last label unless told otherwise."""
+        await self._act((pixels, task, specialist, label))
+        if specialist in self.missing:
+            raise SpecialistUnavailable(f"specialist {specialist!r}: {self.missing[specialist]}")
+        if specialist not in self.names:
+            raise UnknownBackbone(f"no specialist {specialist!r}")
+        if label not in {None, *task.label_names}:
+            raise UnknownLabel(f"no label {label!r}")
+        grid = np.zeros((2, 3), np.float32)
+        grid[0, 0] = 1
+        chosen = label or task.label_names[-1]
+        return Explanation(specialist, _weights(specialist), chosen, 0.8, "layer4", grid)
 
     def _prediction(self, name: str, task: Task) -> SpecialistPrediction:
         scripted = self.probabilities

@@ -75,7 +75,7 @@ def a_curriculum(*materials: Material) -> Curriculum:
         looks=(),
         few=frozenset(),
         shares=nano.shares["arbitration"],
-        evidence=nano.evidence,
+        evidence=nano.evidence["arbitration"],
     )
 
 

@@ -1,5 +1,6 @@
 """`gsco evaluate`: every system on the same labelled cases, through the product's own pipeline."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from service import calibration
 from service.cli import output
 from service.cli.specialists import DataOption
+from service.errors import Misconfigured
 from service.settings import Settings
 from specialists import task as tasks
 from specialists.task import Task
@@ -62,9 +64,23 @@ def evaluate(
     settings: Settings = context.obj
     settings = settings.model_copy(update={"neighbours": k or settings.neighbours})
     found = tasks.find(settings.tasks_folder, task)
+    asked = {
+        "--stress": stress,
+        "--leave-out": leave_out,
+        "--specialists-from": specialists_from,
+        "--calibrate": calibrate,
+    }
     if not found.is_labelled:
-        _texts(settings, found, data, split or "test", labeller, out, json=json)
+        _refuse(asked, f"is not for {found.kind} tasks")
+        _texts(settings, found, data, split or "test", labeller, limit, out, json=json)
         return
+    _refuse({"--labeller": labeller}, "is for report tasks")
+    if calibrate:
+        changing = {
+            "--k": k,
+            **{name: asked[name] for name in ("--leave-out", "--specialists-from")},
+        }
+        _refuse(changing, "asks otherwise than the service does: not with --calibrate")
     evaluation, folder = evaluating.evaluate(
         settings,
         evaluating.Options(
@@ -88,12 +104,19 @@ def evaluate(
         output.messages.print(f"all of it: {folder.path / page.REPORT}")
 
 
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    for name, value in options.items():
+        if value:
+            raise Misconfigured(f"{name} {why}")
+
+
 def _texts(
     settings: Settings,
     task: Task,
     data: Path,
     split: str,
     labeller: str,
+    limit: int | None,
     out: Path | None,
     *,
     json: bool,
@@ -101,7 +124,7 @@ def _texts(
     from service.cli import evaluating_texts
     from service.evaluation import text_figures
 
-    found, folder = evaluating_texts.evaluate(settings, task, data, split, labeller, out)
+    found, folder = evaluating_texts.evaluate(settings, task, data, split, labeller, limit, out)
     if json:
         output.print_json(text_figures.as_json(found))
     else:

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from service import app as composition
 from service import calibration
-from service.cli import output
+from service.cli import leaks, output
 from service.domain import Diagnosis
 from service.errors import Misconfigured
 from service.evaluation import dicom_folder, fingerprints, images, known, page, plan, table, trials
 from service.evaluation import figures as told
-from service.evaluation.cases import cases_of
+from service.evaluation.cases import cases_of, readable
 from service.evaluation.figures import Figures
+from service.evaluation.fingerprints import Fingerprints
 from service.evaluation.folder import VALIDATION, Measured, ResultsFolder
-from service.evaluation.leakage import leakage
 from service.evaluation.plan import Plan
 from service.evaluation.prepared import Panel
+from service.evaluation.record import CaseRecord
 from service.evaluation.run import Forgetful, Measurement, Wanted
 from service.pipeline import Pipeline
 from service.settings import Settings
 from specialists import task as tasks
-from specialists.errors import InvalidDataset
 from specialists.task import Task, TaskKind
 from specialists.training import dataset
 from specialists.training.dataset import Dataset
@@ -82,6 +82,8 @@ def _plan(settings: Settings, options: Options) -> Plan:
     if options.stresses and task.kind is not TaskKind.SINGLE_LABEL:
         raise Misconfigured("--stress is for single-label tasks")
     source = options.specialists_from
+    if source == task.name:
+        raise Misconfigured(f"--specialists-from names the task of the cases: {source!r}")
     labelled, notes = _read(settings, options.data, task)
     return Plan(
         task=task,
@@ -95,44 +97,45 @@ def _plan(settings: Settings, options: Options) -> Plan:
         neighbours=settings.neighbours,
         specialists_from=tasks.find(settings.tasks_folder, source) if source else task,
         leave_out=tuple(sorted(options.leave_out)),
-        notes=(*notes, *_leaks(labelled, options.split)),
+        notes=(*notes, *_leaks(task, labelled, options.split)),
     )
 
 
 def _read(settings: Settings, data: Path, task: Task) -> tuple[Dataset, list[str]]:
     """The data set, and what must be told of it."""
     if not (data.is_dir() and dicom_folder.has_dicom(data)):
-        return dataset.read(data, task), []
+        found = dataset.read(data, task)
+        for split in found.splits.values():
+            dicom_folder.check_distinct(split.ids, found.source)
+        return found, []
     key = settings.pseudonym_key.get_secret_value().encode()
-    found = dicom_folder.read(data, task, key)
-    total = sum(map(len, found.dataset.splits.values())) + len(found.broken)
-    return found.dataset, list(filter(None, [images.told(found.broken, total, data.name)]))
+    labelled = dicom_folder.read(data, task, key)
+    total = sum(map(len, labelled.dataset.splits.values())) + len(labelled.broken)
+    leaks.say(filter(None, [images.told(labelled.broken, total, data.name)]))
+    noted = images.counted(labelled.broken, total, data.name)
+    return labelled.dataset, list(filter(None, [noted]))
 
 
-def _leaks(labelled: Dataset, split: str) -> list[str]:
-    """What the split shares with the training split, told before any number."""
-    if split == "train" or "train" not in labelled.splits:
-        return ["There is no training split to look for leaks in."]
-    ours, theirs = (
-        fingerprints.fingerprints(_sound(labelled.split(name))) for name in (split, "train")
+def _leaks(task: Task, labelled: Dataset, split: str) -> list[str]:
+    """What the split shares with the training split."""
+    if split == leaks.TRAIN or leaks.TRAIN not in labelled.splits:
+        return leaks.nothing_to_compare(split)
+    ours, theirs = (_fingerprints(labelled.split(name)) for name in (split, leaks.TRAIN))
+    return leaks.told(
+        ours,
+        theirs,
+        leaks.numbered(labelled.split(split).ids, task.name),
+        leaks.numbered(labelled.split(leaks.TRAIN).ids, leaks.TRAIN),
     )
-    sentences = leakage(ours, theirs).sentences()
-    for sentence in sentences:
-        output.messages.print(sentence, markup=False, highlight=False)
-    return list(sentences)
 
 
-def _sound(split: Split) -> Split:
-    """Without images that cannot be read, which are told elsewhere."""
-    return split.choose([place for place in range(len(split)) if _is_sound(split, place)])
-
-
-def _is_sound(split: Split, place: int) -> bool:
-    try:
-        split.images[place]
-    except InvalidDataset:
-        return False
-    return True
+def _fingerprints(split: Split) -> Fingerprints:
+    """Of the images that can be read; the others are told here."""
+    sound, lost = readable(split)
+    leaks.say(lost)
+    with output.progress() as bar:
+        row = bar.add_task("looking for leaks", total=len(sound))
+        return fingerprints.fingerprints(sound, lambda done, _: bar.update(row, completed=done))
 
 
 def _known(asked: Sequence[str], allowed: Sequence[str] | dict[str, str]) -> Sequence[str]:
@@ -163,7 +166,7 @@ async def _crossed(asked: Plan, who: Panel, pipeline: Pipeline) -> Pipeline:
     """Where the specialists are another task's, they embed this one's reference cases as well."""
     if not asked.crosses:
         return pipeline
-    train = asked.dataset.split("train")
+    train, _ = await asyncio.to_thread(readable, asked.dataset.split("train"))
     retriever = await asyncio.to_thread(
         known.known_cases, who.specialists, asked.task, train, asked.neighbours
     )
@@ -182,12 +185,9 @@ async def _first(measurement: Measurement) -> Diagnosis:
 
 async def _validate(asked: Plan, who: Panel, folder: ResultsFolder) -> None:
     if not folder.records(VALIDATION):
-        told = await asyncio.to_thread(lambda: list(plan.validation(asked, who)))
-        if told:
-            folder.add(told, VALIDATION)
+        await asyncio.to_thread(lambda: folder.keep(plan.validation(asked, who), VALIDATION))
 
 
 def _figures(asked: Plan, measured: Measured, folder: ResultsFolder) -> Figures:
-    place = {id: number for number, id in enumerate(asked.cases.ids())}
-    records = sorted(folder.records(), key=lambda one: place[one.id])
+    records = folder.records_in_order(CaseRecord, asked.cases.ids())
     return told.figures(asked.task, measured, records, folder.records(VALIDATION))

@@ -14,6 +14,7 @@ from service.cli import (
     compare,
     demo,
     evaluate,
+    explain,
     generalist,
     phantoms,
     retrieval,
@@ -28,12 +29,22 @@ from service.settings import read_settings
 from specialists.errors import (
     InvalidDataset,
     InvalidWeights,
+    SpecialistRefused,
     SpecialistsError,
     UnknownBackbone,
+    UnknownLabel,
     UnknownTask,
 )
 
-WRONG_USE = (UnknownTask, UnknownBackbone, InvalidWeights, InvalidDataset, Misconfigured)
+WRONG_USE = (
+    UnknownTask,
+    UnknownBackbone,
+    UnknownLabel,
+    InvalidWeights,
+    InvalidDataset,
+    SpecialistRefused,
+    Misconfigured,
+)
 
 app = typer.Typer(
     name="gsco",
@@ -47,6 +58,7 @@ app.command("serve")(serving.serve)
 app.command("diagnose")(serving.diagnose)
 app.command("report")(serving.report)
 app.command("ask")(serving.ask)
+app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.add_typer(tasks.app, name="tasks")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import output
+from service.cli import exchanging, output
 from service.errors import Misconfigured
 from service.settings import Settings
 from specialists import catalogue
@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # torch is slow to import, and most verbs do without
     from specialists.training.trainer import Epoch
 
 app = typer.Typer(no_args_is_help=True, help="Specialists: backbones fine-tuned for a task.")
+app.command("add")(exchanging.add)
+app.command("export")(exchanging.export)
+app.command("remove")(exchanging.remove)
+app.command("import-gsco")(exchanging.import_gsco)
 
 TaskOption = Annotated[str, typer.Option("--task", help="A task of the home folder.")]
 DataOption = Annotated[Path, typer.Option("--data", help="A MedMNIST .npz, or a folder of images.")]

@@ -8,6 +8,7 @@ from specialists.errors import InvalidDataset
 from specialists.task import Task
 from specialists.training.split import Split
 
+UNREADABLE = "the image cannot be read"
 CHUNK = 32
 """Cases whose evidence is computed together: fixed, so that a resumed run repeats it exactly."""
 
@@ -54,8 +55,8 @@ class Cases:
         for place in self.places:
             try:
                 whole.append(self._case(place))
-            except InvalidDataset as error:
-                broken.append(BrokenCase(self._id(place), str(error)))
+            except InvalidDataset:
+                broken.append(BrokenCase(self._id(place), UNREADABLE))
         return whole, broken
 
     def _id(self, place: int) -> str:
@@ -75,6 +76,19 @@ def cases_of(task: Task, split: Split, limit: int | None = None) -> Cases:
     if limit is None or limit >= count:
         return Cases(task, split, tuple(range(count)))
     return Cases(task, split, tuple(place * count // limit for place in range(limit)))
+
+
+def readable(split: Split) -> tuple[Split, tuple[str, ...]]:
+    """The images that can be read, and why the others cannot: a sentence that names the file."""
+    sound, lost = [], []
+    for place in range(len(split)):
+        try:
+            split.images[place]
+        except InvalidDataset as error:
+            lost.append(str(error))
+        else:
+            sound.append(place)
+    return split.choose(sound), tuple(lost)
 
 
 def patients(cases: Cases) -> tuple[int, ...]:

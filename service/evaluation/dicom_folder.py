@@ -56,7 +56,7 @@ def read(
     splits: dict[str, Split] = {}
     broken: list[BrokenImage] = []
     for name, split in indexed.read(folder, task).items():
-        _check_distinct(split.ids, folder.name)
+        check_distinct(split.ids, folder.name)
         sound, bad = examined(folder, split.ids, key, on_image)
         if not sound:
             raise InvalidDataset(f"no image of split {name!r} of {folder.name} can be read")
@@ -76,7 +76,8 @@ def _readable(folder: Path, split: Split, sound: dict[str, SoundImage]) -> Split
     )
 
 
-def _check_distinct(ids: Sequence[str], source: str) -> None:
+def check_distinct(ids: Sequence[str], source: str) -> None:
+    """Raises InvalidDataset where a split names an image twice."""
     if len(set(ids)) < len(ids):
         twice = next(id for place, id in enumerate(ids) if id in ids[:place])
         raise InvalidDataset(f"{source} names the image {twice!r} more than once")

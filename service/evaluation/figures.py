@@ -10,12 +10,16 @@ from service.errors import Misconfigured
 from service.evaluation import arbitration, intervals, metrics, strata, systems, trials
 from service.evaluation.arbitration import Arbitration, Rate
 from service.evaluation.folder import Measured
-from service.evaluation.intervals import Interval, Marks
-from service.evaluation.metrics import Score, Selective
+from service.evaluation.intervals import Interval, Marks, Weights
+from service.evaluation.metrics import Probabilities, Score, Selective
 from service.evaluation.record import CaseRecord
 from service.evaluation.strata import Gain
 from service.evaluation.systems import Systems
 from specialists.task import Task, TaskKind
+
+LEAST_TOLD = 0.5  # of all resamples
+VALIDATION_SPLIT = "val"
+LEARNED_FROM = {"train": "trained on", VALIDATION_SPLIT: "chosen on"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,10 @@ def figures(
         reason = broken[0].broken if broken else "none given"
         raise Misconfigured(f"no case to evaluate: {reason}")
     truth = systems.truth_of(task, whole)
-    found = systems.systems(task, whole, validation, dict(measured.validation_accuracies))
+    learned = [one for one in validation if not one.broken]
+    found = systems.systems(task, whole, learned, _accuracies(measured))
     groups = [one.patient for one in whole]
-    named = {name: metrics.marks(task, table) for name, table in found.tables.items()}
+    named = {name: systems.marks(task, name, table) for name, table in found.tables.items()}
     right = {name: metrics.right(task, truth, marks) for name, marks in named.items()}
     ours = found.tables[trials.GSCO]
     return Figures(
@@ -91,38 +96,56 @@ def figures(
         measured=measured,
         truth=truth,
         systems=found,
-        scores=_scores(task, truth, found, groups),
+        scores=_scores(task, truth, found, named, groups),
         comparisons=_comparisons(truth, named, right, groups),
         arbitration=_arbitration(task, truth, found),
         deceived=_deceived(truth, whole),
-        strata=_strata(found, right, groups),
+        strata=_strata(task, found, right, groups),
         selective=metrics.selective(task, truth, ours),
         review=_review(truth, named[trials.GSCO], whole),
         label_sets=_label_sets(truth, task, whole),
         broken=broken,
         incomplete=sum(bool(one.missing) for one in whole),
-        warnings=tuple(_warnings(task, truth)),
+        warnings=(
+            *_warnings(task, truth),
+            *_of_the_split(measured),
+            *_of_the_systems(found, whole, len(validation) - len(learned)),
+        ),
     )
 
 
-def _scores(task: Task, truth: Marks, found: Systems, groups: Sequence[int]) -> tuple[Score, ...]:
+def _accuracies(measured: Measured) -> dict[str, float]:
+    """By which the best single specialist is chosen: never on the very cases."""
+    return {} if measured.split == VALIDATION_SPLIT else dict(measured.validation_accuracies)
+
+
+def _scores(
+    task: Task, truth: Marks, found: Systems, named: Mapping[str, Marks], groups: Sequence[int]
+) -> tuple[Score, ...]:
     weights = intervals.resamples(groups)
     columns = metrics.told_columns(task, truth)
     scores = []
     for name, said in found.tables.items():
-        named = metrics.marks(task, said)
-        right = metrics.right(task, truth, named)
+        right = metrics.right(task, truth, named[name])
+        f1s = intervals.macro_f1s(truth, named[name], weights)
         scores.append(
             replace(
-                metrics.score(task, name, truth, said),
-                macro_f1_interval=intervals.of_values(intervals.macro_f1s(truth, named, weights)),
+                metrics.score(task, name, truth, said, named[name]),
+                macro_f1_interval=intervals.of_values(f1s),
                 accuracy_interval=intervals.of_values(intervals.means(right, weights)),
-                auc_interval=intervals.of_values(intervals.aucs(truth, said, columns, weights))
-                if columns
-                else None,
+                auc_interval=_auc_interval(truth, said, columns, weights),
             )
         )
     return tuple(scores)
+
+
+def _auc_interval(
+    truth: Marks, said: Probabilities, columns: Sequence[int], weights: Weights
+) -> Interval | None:
+    """None where hardly a resample has both sides of every label: rare ones are easily lost."""
+    drawn = intervals.aucs(truth, said, columns, weights) if columns else np.array([])
+    told = np.isfinite(drawn).sum()
+    return intervals.of_values(drawn) if told >= LEAST_TOLD * len(weights) else None
 
 
 def _comparisons(
@@ -165,14 +188,14 @@ def _deceived(truth: Marks, records: Sequence[CaseRecord]) -> dict[str, Rate]:
 
 
 def _strata(
-    found: Systems, right: Mapping[str, NDArray[np.float64]], groups: Sequence[int]
+    task: Task, found: Systems, right: Mapping[str, NDArray[np.float64]], groups: Sequence[int]
 ) -> tuple[Gain, ...]:
     if not found.specialists:
         return ()
     panel = np.stack([found.tables[name] for name in found.specialists])
     told = (*systems.TOGETHER, *systems.GENERALIST)
     return strata.gains(
-        panel, {name: right[name] for name in told if name in right}, groups, trials.ALONE
+        task, panel, {name: right[name] for name in told if name in right}, groups, trials.ALONE
     )
 
 
@@ -203,4 +226,19 @@ def _warnings(task: Task, truth: Marks) -> list[str]:
     told = [f"no case bears {name!r}: its figures count as 0 in macro-F1" for name in absent]
     if not metrics.told_columns(task, truth):
         told.append("the AUC is undefined: all cases bear the same label")
+    return told
+
+
+def _of_the_split(measured: Measured) -> list[str]:
+    if measured.specialists_from != measured.task or measured.split not in LEARNED_FROM:
+        return []
+    how = LEARNED_FROM[measured.split]
+    return [f"specialists that learned from this data were {how} these cases: figures flatter them"]
+
+
+def _of_the_systems(found: Systems, records: Sequence[CaseRecord], lost: int) -> list[str]:
+    told = [f"{lost} validation cases cannot be read and are left out"] if lost else []
+    alone = sum(not one.neighbours for one in records)
+    if alone and systems.NEIGHBOURS not in found.tables:
+        told.append(f"no neighbours' vote: {alone} of {len(records)} cases have no neighbour")
     return told

@@ -9,7 +9,8 @@ metrics.json  table.md  report.html  plots/*.svg
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class ResultsFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._adding = threading.Lock()
 
     @contextmanager
     def opened(self, measured: Measured) -> Iterator[None]:
@@ -76,16 +78,39 @@ class ResultsFolder:
         if len(whole) < len(octets):
             os.truncate(path, len(whole))
         try:
-            return [record.read(text, kind) for text in whole.decode().splitlines()]
+            records = [record.read(text, kind) for text in whole.decode().splitlines()]
+            _check_distinct([one.id for one in records])
         except ValueError as error:
             raise Misconfigured(f"'{path}' is damaged: {error}") from error
+        return records
 
-    def add(self, records: Iterable[CaseRecord | TextRecord], name: str = CASES) -> None:
-        """Append, and have it on the disk before returning."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.writelines(record.line(one) + "\n" for one in records)
-            file.flush()
-            os.fsync(file.fileno())
+    def records_in_order(self, kind: type[Kind], ids: Sequence[str]) -> list[Kind]:
+        """Of all finished cases, in the order of `ids`; raises Misconfigured for any other case."""
+        place = {id: number for number, id in enumerate(ids)}
+        records = self.records_of(kind)
+        for one in records:
+            if one.id not in place:
+                raise Misconfigured(
+                    f"'{self.path / CASES}' holds {one.id!r}, which is no case of this evaluation"
+                )
+        return sorted(records, key=lambda one: place[one.id])
+
+    def add(self, records: Iterable[CaseRecord | TextRecord]) -> None:
+        """Append whole lines, on the disk before it returns; where they do not fit, nothing."""
+        lines = _lines(records).encode()
+        with self._adding, (self.path / CASES).open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while lines:
+                    lines = lines[file.write(lines) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+
+    def keep(self, records: Iterable[CaseRecord], name: str) -> None:
+        """All of them as a file of their own, whole or not at all."""
+        self.write(name, _lines(records))
 
     def write(self, name: str, content: str) -> Path:
         """A file, whole or not at all."""
@@ -105,7 +130,8 @@ class ResultsFolder:
 
     def _demand_same(self, measured: Measured) -> None:
         if not (self.path / MEASURED).exists():
-            strange = sorted(one.name for one in self.path.iterdir() if one.name != ".lock")
+            ours_too = {".lock", f"{MEASURED}.part"}
+            strange = sorted(one.name for one in self.path.iterdir() if one.name not in ours_too)
             if strange:
                 raise Misconfigured(f"'{self.path}' is no results folder: it holds {strange[0]!r}")
             self.write(MEASURED, json.dumps(asdict(measured), indent=2) + "\n")
@@ -114,7 +140,21 @@ class ResultsFolder:
         for key, value in ours.items():
             if value != theirs[key]:
                 changed = _difference(key, theirs[key], value)
-                raise Misconfigured(f"'{self.path}' holds another evaluation: {changed}")
+                raise Misconfigured(
+                    f"'{self.path}' holds another evaluation: {changed}; choose another folder"
+                )
+
+
+def _lines(records: Iterable[CaseRecord | TextRecord]) -> str:
+    return "".join(record.line(one) + "\n" for one in records)
+
+
+def _check_distinct(ids: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for id in ids:
+        if id in seen:
+            raise ValueError(f"case {id!r} is there twice")
+        seen.add(id)
 
 
 def _difference(key: str, theirs: Any, ours: Any) -> str:

@@ -74,13 +74,20 @@ def examined(
     return sound, tuple(broken)
 
 
+def counted(broken: Sequence[BrokenImage], of: int, source: str) -> str:
+    """One sentence on the images that are left out, naming none; empty where there are none."""
+    if not broken:
+        return ""
+    return f"{len(broken)} of {of} images of {source} cannot be read and are left out"
+
+
 def told(broken: Sequence[BrokenImage], of: int, source: str) -> str:
-    """One sentence on the images that are left out; empty where there are none."""
+    """The same with the first few by name, which only its owner should see."""
     if not broken:
         return ""
     some = "; ".join(f"{one.image} ({one.reason})" for one in broken[:_SHOWN])
     more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    return f"{len(broken)} of {of} images of {source} cannot be read and are left out: {some}{more}"
+    return f"{counted(broken, of, source)}: {some}{more}"
 
 
 def is_file(folder: Path, name: str) -> bool:

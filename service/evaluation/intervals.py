@@ -39,11 +39,16 @@ def resamples(groups: Groups, count: int = RESAMPLES) -> Weights:
 
 
 def macro_f1s(truth: Marks, named: Marks, weights: Weights) -> NDArray[np.float64]:
-    """(resamples,): macro-F1 over the labels of each resample; a label never met counts 0."""
+    """(resamples,): macro-F1 over the labels that each resample has, borne or named.
+
+    A label that no case has at all counts 0, as in the figure itself.
+    """
     hits, said, there = (weights @ marks for marks in (truth & named, named, truth))
     total = said + there
-    scores = np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
-    return np.asarray(scores.mean(axis=1))
+    never = ~(truth | named).any(axis=0)
+    absent = np.where(never, 0.0, np.nan) * np.ones_like(total)
+    scores = np.divide(2 * hits, total, out=absent, where=total > 0)
+    return np.asarray(np.nanmean(scores, axis=1))
 
 
 def means(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Reference cases held in memory: those of a data set, embedded by whichever panel is measured."""
 
 import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class KnownCases:
     vectors: Mapping[str, NDArray[np.float32]]  # by specialist: (cases, dimension), unit length
     spreads: Mapping[str, tuple[float, ...]]
     neighbours: int
+    index_id: str  # other reference cases have another
 
     async def search(
         self, task: str, queries: tuple[Query, ...], *, group: str | None, image_sha256: str
@@ -48,6 +50,7 @@ class KnownCases:
                 Neighbour(self.cases[one.key], one.similarity, one.score, one.retrievers)
                 for one in near
             ),
+            index_ids=(self.index_id,),
             missing=tuple(
                 MissingRetriever(query.retriever, "it embedded no reference case")
                 for query in queries
@@ -80,7 +83,12 @@ def known_cases(
         for place in range(len(split))
     )
     spreads = {name: typicality.quantiles(known) for name, known in vectors.items()}
-    return KnownCases(cases, vectors, spreads, neighbours)
+    return KnownCases(cases, vectors, spreads, neighbours, _index_id(cases))
+
+
+def _index_id(cases: Sequence[ReferenceCase]) -> str:
+    told = [(case.image_sha256, case.labels, case.group) for case in cases]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _is_own(case: ReferenceCase, group: str | None, image_sha256: str) -> bool:

@@ -55,9 +55,18 @@ def marks(task: Task, probabilities: Probabilities) -> Marks:
     return np.array([[name in row for name in task.label_names] for row in named])
 
 
-def score(task: Task, system: str, truth: Marks, probabilities: Probabilities) -> Score:
-    """The figures of one system on `truth` (cases, labels), without intervals."""
-    named = marks(task, probabilities)
+def score(
+    task: Task,
+    system: str,
+    truth: Marks,
+    probabilities: Probabilities,
+    named: Marks | None = None,
+) -> Score:
+    """The figures of one system on `truth` (cases, labels), without intervals.
+
+    `named` where the system names labels otherwise than the service does.
+    """
+    named = marks(task, probabilities) if named is None else named
     return Score(
         system=system,
         cases=len(truth),
@@ -93,7 +102,8 @@ def told_columns(task: Task, truth: Marks) -> list[int]:
 
 def calibration_error(task: Task, truth: Marks, probabilities: Probabilities) -> float:
     """Expected calibration error in `BINS` bins; of several labels, the mean over them."""
-    said, holds = torch.tensor(probabilities), torch.tensor(truth)
+    # One that is rounded to just above 1 would be taken for a logit.
+    said, holds = torch.tensor(probabilities.clip(0, 1)), torch.tensor(truth)
     if task.kind is TaskKind.SINGLE_LABEL:
         classes = truth.shape[1]
         return float(multiclass_calibration_error(said, holds.int().argmax(1), classes, BINS))

@@ -7,18 +7,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from service import calibration
-from service.domain import Diagnosis, Result, pixels_sha256, target_labels
+from service.domain import Diagnosis, Result, pixels_sha256
 from service.errors import Misconfigured
-from service.evaluation.cases import Cases, cases_of, patients
+from service.evaluation.cases import UNREADABLE, Cases, cases_of, patients
 from service.evaluation.folder import Measured
 from service.evaluation.prepared import Panel
 from service.evaluation.record import CaseRecord
 from service.evaluation.run import Wanted
 from service.evaluation.sources import TextCases
+from specialists.errors import InvalidDataset
 from specialists.loader import Specialist
 from specialists.task import Task
 from specialists.training import evaluate
 from specialists.training.dataset import Dataset
+from specialists.training.split import Split
 
 MOST_VALIDATION_CASES = 2000
 
@@ -66,7 +68,7 @@ def measured(plan: Plan, who: Panel, first: Diagnosis) -> Measured:
     return Measured(
         task=plan.task.name,
         data=plan.dataset.source,
-        data_fingerprint=_fingerprint(plan.cases),
+        data_fingerprint=fingerprint(plan.cases),
         split=plan.split,
         cases=len(plan.cases),
         systems=plan.wanted.systems,
@@ -86,9 +88,11 @@ def measured(plan: Plan, who: Panel, first: Diagnosis) -> Measured:
     )
 
 
-def measured_texts(task: Task, cases: TextCases, neighbours: int, first: Result) -> Measured:
+def measured_texts(
+    task: Task, cases: TextCases, neighbours: int, first: Result, notes: Sequence[str]
+) -> Measured:
     """The same of questions and reports."""
-    told = "".join(repr((one.id, one.question, one.answer, one.report)) for one in cases.cases)
+    told = "".join(map(repr, cases.cases))
     return Measured(
         task=task.name,
         data=cases.source,
@@ -104,7 +108,17 @@ def measured_texts(task: Task, cases: TextCases, neighbours: int, first: Result)
         conditions=calibration.conditions(first.provenance),
         index_ids=first.provenance.index_ids,
         code_version=version("gsco"),
+        notes=tuple(notes),
     )
+
+
+def fingerprint(cases: Cases) -> str:
+    """sha256 over the names, targets, groups and pixels of the cases chosen."""
+    split, digest = cases.split, hashlib.sha256()
+    for place in cases.places:
+        told = (split.ids[place], split.targets[place].tolist(), split.groups[place])
+        digest.update(repr((*told, _pixels(split, place))).encode())
+    return digest.hexdigest()
 
 
 def validation(plan: Plan, who: Panel) -> Iterator[CaseRecord]:
@@ -112,17 +126,27 @@ def validation(plan: Plan, who: Panel) -> Iterator[CaseRecord]:
     if plan.split == "val" or "val" not in plan.dataset.splits:
         return
     some = cases_of(plan.task, plan.dataset.split("val"), MOST_VALIDATION_CASES)
-    numbers = patients(some)
-    images = [some.split.images[place] for place in some.places]
-    said = evaluate.run(who.specialists, images)
-    for row, place in enumerate(some.places):
+    numbers = dict(zip(some.ids(), patients(some), strict=True))
+    whole, broken = some.read()
+    for lost in broken:
+        yield CaseRecord(lost.id, numbers[lost.id], broken=lost.reason)
+    images = [one.case.image.pixels for one in whole]
+    said = evaluate.run(who.specialists, images) if images else {}
+    for row, one in enumerate(whole):
         yield CaseRecord(
-            id=some.ids()[row],
-            patient=numbers[row],
-            labels=target_labels(plan.task, some.split.targets[place]),
-            pixels_sha256=pixels_sha256(images[row]),
+            id=one.case.id,
+            patient=numbers[one.case.id],
+            labels=one.labels,
+            pixels_sha256=one.case.image.pixels_sha256,
             specialists={name: tuple(odds[row].tolist()) for name, (odds, _) in said.items()},
         )
+
+
+def _pixels(split: Split, place: int) -> str:
+    try:
+        return pixels_sha256(split.images[place])
+    except InvalidDataset:
+        return UNREADABLE
 
 
 def _left_out(asked: Sequence[str], found: Sequence[Specialist]) -> set[str]:
@@ -135,12 +159,3 @@ def _left_out(asked: Sequence[str], found: Sequence[Specialist]) -> set[str]:
         if name not in names:
             raise Misconfigured(f"no specialist {name!r} to leave out, only {', '.join(names)}")
     return set(asked)
-
-
-def _fingerprint(cases: Cases) -> str:
-    """sha256 over the names, targets and groups of the cases chosen."""
-    split, digest = cases.split, hashlib.sha256()
-    for place in cases.places:
-        told = (split.ids[place], split.targets[place].tolist(), split.groups[place])
-        digest.update(repr(told).encode())
-    return digest.hexdigest()

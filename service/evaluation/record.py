@@ -94,8 +94,8 @@ def line(record: CaseRecord | TextRecord) -> str:
 
 def read(text: str, kind: type[Kind]) -> Kind:
     """From a line of JSON; raises ValueError."""
-    document: Any = {"id": "", **json.loads(text)}
+    document: Any = json.loads(text)
     try:
-        return cattrs.structure(document, kind)
-    except cattrs.BaseValidationError as error:
+        return cattrs.structure({"id": "", **document}, kind)
+    except (cattrs.BaseValidationError, TypeError) as error:
         raise ValueError("not a record of a case") from error

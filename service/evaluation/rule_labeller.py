@@ -78,7 +78,11 @@ def phantom_labeller() -> RuleLabeller:
 
 def read_rules(path: Path) -> RuleLabeller:
     """Rules of one's own, in a file like `finding_rules.toml`; raises InvalidInput."""
-    return _parsed(path.stem, path.read_text("utf-8"))
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path.name} is not UTF-8 text") from error
+    return _parsed(path.stem, text)
 
 
 def _parsed(name: str, text: str) -> RuleLabeller:

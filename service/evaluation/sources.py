@@ -87,6 +87,13 @@ class TextCases:
     def ids(self) -> tuple[str, ...]:
         return tuple(case.id for case in self.cases)
 
+    def limited(self, count: int | None) -> "TextCases":
+        """At most so many cases, evenly chosen from the whole."""
+        if count is None or count >= len(self):
+            return self
+        chosen = (self.cases[place * len(self) // count] for place in range(count))
+        return replace(self, cases=tuple(chosen))
+
     def one_per_image(self) -> "TextCases":
         """The first case of every image: what a look for leaks needs."""
         first = {case.image: case for case in reversed(self.cases)}

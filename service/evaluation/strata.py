@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from service.evaluation import intervals
 from service.evaluation.intervals import Interval
+from specialists.task import Task, TaskKind
 
+LEAST = 1e-12
 NAMES = ("easiest third", "middle third", "hardest third")
 
 
@@ -24,25 +26,28 @@ class Gain:
     interval: Interval
 
 
-def difficulty(panel: NDArray[np.float64]) -> NDArray[np.float64]:
+def difficulty(task: Task, panel: NDArray[np.float64]) -> NDArray[np.float64]:
     """(specialists, cases, labels) → (cases,): how divided, then how unsure, the panel is.
 
-    The specialists' mean probability spreads over labels both where they disagree and where each
-    of them is unsure; its entropy orders all cases without ties.
+    The entropy of the specialists' mean probability: it is high both where they disagree and where
+    each of them is unsure. Where several labels may hold, each is a question of its own, and the
+    entropies of yes and no are added up.
     """
     mean = panel.mean(axis=0)
-    mean = mean / mean.sum(axis=1, keepdims=True).clip(1e-12)
-    return np.asarray(-(mean * np.log(mean.clip(1e-12))).sum(axis=1))
+    if task.kind is TaskKind.SINGLE_LABEL:
+        return _entropy(mean / mean.sum(axis=1, keepdims=True).clip(LEAST))
+    return _entropy(mean) + _entropy(1 - mean)
 
 
 def gains(
+    task: Task,
     panel: NDArray[np.float64],
     right: Mapping[str, NDArray[np.float64]],
     groups: Sequence[int],
     baseline: str,
 ) -> tuple[Gain, ...]:
     """Every system's accuracy less that of `baseline`, from the easiest third to the hardest."""
-    order = np.argsort(difficulty(panel), kind="stable")
+    order = np.argsort(difficulty(task, panel), kind="stable")
     found = []
     for name, places in zip(NAMES, np.array_split(order, len(NAMES)), strict=True):
         if not len(places):
@@ -62,3 +67,7 @@ def gains(
                 )
             )
     return tuple(found)
+
+
+def _entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(-(shares * np.log(shares.clip(LEAST))).sum(axis=1))

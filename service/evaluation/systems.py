@@ -1,15 +1,14 @@
 """What every system says of the same cases, as tables of probabilities (cases, labels)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
-from service.domain import labels_of
-from service.evaluation import trials
+from service.evaluation import metrics, trials
 from service.evaluation.intervals import Marks
 from service.evaluation.record import CaseRecord
 from specialists.task import Task, TaskKind
@@ -38,6 +37,12 @@ class Systems:
 def truth_of(task: Task, records: Sequence[CaseRecord]) -> Marks:
     """(cases, labels): what holds."""
     return np.array([[name in one.labels for name in task.label_names] for one in records])
+
+
+def marks(task: Task, system: str, table: Probabilities) -> Marks:
+    """(cases, labels): what a system names; of votes, what more than half of them name."""
+    voted = system in (VOTE, NEIGHBOURS)
+    return metrics.marks(replace(task, thresholds=()) if voted else task, table)
 
 
 def systems(
@@ -76,12 +81,7 @@ def systems(
 
 def _votes(task: Task, panel: Probabilities) -> Probabilities:
     """The share of specialists naming each label."""
-    return np.asarray(np.mean([_marks(task, one) for one in panel], axis=0))
-
-
-def _marks(task: Task, probabilities: Probabilities) -> Probabilities:
-    named = [labels_of(task, tuple(map(float, row))) for row in probabilities]
-    return np.array([[float(name in row) for name in task.label_names] for row in named])
+    return np.asarray(np.mean([metrics.marks(task, one) for one in panel], axis=0))
 
 
 def _neighbours(task: Task, one: CaseRecord) -> list[float]:

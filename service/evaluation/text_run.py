@@ -32,18 +32,24 @@ class TextMeasurement:
 
     async def run(self, on_case: Callable[[], None]) -> None:
         """A record of every case; `on_case` after each, whether finished earlier or now."""
+        ids = self.ids()
         finished = {one.id for one in self.folder.records_of(TextRecord)}
         clusters: dict[str, int] = {}
         numbers = [clusters.setdefault(one.cluster, len(clusters)) for one in self.cases.cases]
         for start in range(0, len(self.cases), CHUNK):
             places = range(start, min(start + CHUNK, len(self.cases)))
-            left = [place for place in places if self.cases.cases[place].id not in finished]
+            left = [place for place in places if ids[place] not in finished]
             for _ in range(len(places) - len(left)):
                 on_case()
             if left:
                 async for place, made in self._made(list(places), left):
-                    self.folder.add([_record(self.cases.cases[place], numbers[place], made)])
+                    one = self.cases.cases[place]
+                    self.folder.add([_record(one, ids[place], numbers[place], made)])
                     on_case()
+
+    def ids(self) -> tuple[str, ...]:
+        """Cases are named by their place in the split: names of files may be those of patients."""
+        return tuple(f"{self.task.name}-{place}" for place in range(len(self.cases)))
 
     async def first(self) -> Answer | Report:
         """What becomes of the first case: it shows who answers, and by which weights."""
@@ -74,14 +80,14 @@ class TextMeasurement:
         return await pipeline.answer(case)
 
 
-def _record(one: TextCase, patient: int, made: Answer | Report) -> TextRecord:
+def _record(one: TextCase, id: str, patient: int, made: Answer | Report) -> TextRecord:
     written = {trials.ALONE: made.initial_text, trials.GSCO: made.text}
     if isinstance(made, Report):
         nearest = next((n.case.report for n in made.evidence.rad if n.case.report), None)
         if nearest is not None:
             written = {NEAREST: nearest, **written}
     return TextRecord(
-        id=one.id,
+        id=id,
         patient=patient,
         reference=one.report or one.answer,
         question=one.question,

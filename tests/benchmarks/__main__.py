@@ -2,13 +2,17 @@
 
 end-to-end   one warm diagnosis, against the published procedure with the same models
 generalist   an arbitration after its initial diagnosis, and without, on both engines (minutes)
+panel        ten full-size specialists, against the published procedure (a quarter of an hour)
 evaluation   GSCo against every other system, deceptions, ablations, other hospitals (an hour)
+retrieval    1k to 1M reference cases: recall, latency, memory, additions (a quarter of an hour)
+gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
 
 import argparse
 from pathlib import Path
 
-from tests.benchmarks import end_to_end, evaluation, generalist
+from specialists.catalogue import Scale
+from tests.benchmarks import end_to_end, evaluation, generalist, gradcam, panel, retrieval
 
 
 def main() -> None:
@@ -26,11 +30,29 @@ def main() -> None:
     decides.add_argument("--data", type=Path, help="folder of cxr_kermany/, busi/ and cxr_nih/")
     decides.add_argument("--home", type=Path, required=True, help="home folder to work in")
     decides.add_argument("--out", type=Path, help="Markdown file to write")
+    points = chosen.add_parser("gradcam")
+    points.add_argument("--cases", type=int, default=100)
+    points.add_argument("--json", action="store_true")
+    full = chosen.add_parser("panel")
+    full.add_argument("--images", type=int, default=64)
+    full.add_argument("--published-images", type=int, default=5)
+    full.add_argument("--scale", type=Scale, default=Scale.FULL, choices=list(Scale))
+    full.add_argument("--json", action="store_true")
+    near = chosen.add_parser("retrieval")
+    near.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
+    near.add_argument("--folder", type=Path, help="where the temporary homes go (5 GB at 1M)")
+    near.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.benchmark == "end-to-end":
         end_to_end.main(options.cases, as_json=options.json)
     elif options.benchmark == "generalist":
         generalist.main(options.cases, as_json=options.json)
+    elif options.benchmark == "panel":
+        panel.main(options.images, options.published_images, options.scale, as_json=options.json)
+    elif options.benchmark == "gradcam":
+        gradcam.main(options.cases, as_json=options.json)
+    elif options.benchmark == "retrieval":
+        retrieval.main(options.sizes, options.folder, as_json=options.json)
     else:
         evaluation.main(options.data, options.home, options.out)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.demo import home as demo_home
 from service.demo import phantoms
@@ -100,7 +101,9 @@ def test_one_specialists_hospital_is_measured_at_another(
 
     other.unlink()
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["measured"]["specialists_from"] == "phantom-cxr"
+    measured = json.loads(done.stdout)["measured"]
+    assert measured["specialists_from"] == "phantom-cxr"
+    assert len(measured["index_ids"]) == 1
     assert all(
         known["id"].startswith("elsewhere-known-")
         for line in (tmp_path / "out" / "cases.jsonl").read_text().splitlines()
@@ -127,15 +130,67 @@ def test_a_test_set_seen_in_training_is_told_before_any_number(
     assert "3 of 100 test cases have an image that is also in train" in done.stdout.split("|")[0]
 
 
+def test_names_of_files_stay_out_of_the_folder(home: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    folder = a_folder(data, tmp_path / "data")
+    (folder / "test" / "normal" / "Smith^John-8.png").write_text("not an image")
+
+    done = run(home, "evaluate", "--task", "phantom-cxr", "--data", folder, "--out", out)
+
+    assert done.returncode == 0, done.stderr
+    assert "Smith^John-0.png" in done.stderr  # is among the training images too
+    assert "Smith^John-8.png cannot be read" in done.stderr
+    assert "Not read: phantom-cxr-" in done.stdout
+    kept = [file.read_text() for file in out.rglob("*") if file.is_file()]
+    assert not [text for text in kept if "Smith" in text]
+
+
+def a_folder(data: Path, folder: Path) -> Path:
+    """The same eight images for training and test, named after a patient."""
+    names = ("normal", "pneumonia", "effusion", "nodule")
+    with np.load(data) as arrays:
+        images, labels = arrays["test_images"][:8], arrays["test_labels"][:8].ravel()
+    for split in ("train", "val", "test"):
+        for place, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+            file = folder / split / names[label] / f"Smith^John-{place}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+    (folder / "test" / "normal").mkdir(exist_ok=True)
+    return folder
+
+
+def test_an_image_that_is_named_twice_is_wrong_use(home: Path, data: Path, tmp_path: Path) -> None:
+    folder = a_folder(data, tmp_path)
+    rows = [f"{file.parts[-3]},{file.relative_to(folder)},{file.parts[-2]}"
+            for file in sorted(folder.rglob("*.png"))]  # fmt: skip
+    (folder / "index.csv").write_text("\n".join(["split,image,label", *rows, rows[-1]]))
+
+    done = run(home, "evaluate", "--task", "phantom-cxr", "--data", folder)
+
+    assert done.returncode == 2
+    assert "more than once" in done.stderr
+
+
+def test_what_is_not_for_reports_is_not_ignored(home: Path, tmp_path: Path) -> None:
+    asked = ("evaluate", "--task", "phantom-cxr-report", "--data", tmp_path)
+
+    done = run(home, *asked, "--stress", "biased")
+
+    assert done.returncode == 2
+    assert "--stress is not for report tasks" in done.stderr
+
+
 def test_reports_are_compared_with_references(home: Path, tmp_path: Path) -> None:
     assert run(home, "phantoms", "reports", "--out", tmp_path / "data", "--test", 6).returncode == 0
 
     done = run(
         home, "evaluate", "--task", "phantom-cxr-report", "--data", tmp_path / "data",
-        "--labeller", "phantom", "--out", tmp_path / "out", "--json",
+        "--labeller", "phantom", "--out", tmp_path / "out", "--limit", 4, "--json",
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cases"] == 4
+    assert "no training split to look for leaks in" in done.stderr
     scores = {one["system"]: one["figures"] for one in json.loads(done.stdout)["scores"]}
     assert set(scores) == {"report of the nearest case", "generalist alone", "GSCo"}
     assert scores["GSCo"]["finding_micro_f1"] > 0.5
@@ -146,7 +201,10 @@ def test_reports_are_compared_with_references(home: Path, tmp_path: Path) -> Non
     [
         (("--stress", "flattery"), "'flattery' is none of biased, random, contradictory"),
         (("--leave-out", "resnet50"), "no specialist 'resnet50' to leave out"),
+        (("--specialists-from", "phantom-cxr"), "--specialists-from names the task of the cases"),
         (("--split", "holiday"), "has no split 'holiday'"),
+        (("--labeller", "phantom"), "--labeller is for report tasks"),
+        (("--calibrate", "--k", "3"), "--k asks otherwise than the service does"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_two(

@@ -51,6 +51,15 @@ def _held(found: Calibration, seed: int) -> float:
     return float(np.mean([NAMES[1] in calibration.label_set(found, (1 - p, p)) for p in fresh]))
 
 
+def test_the_threshold_is_the_one_that_the_count_of_cases_demands() -> None:
+    odds = np.arange(1, 30) / 30  # of 29 true labels the third smallest: 0.1 * (29 + 1) = 3
+    probabilities, truth = np.stack([odds, 1 - odds], axis=1), np.array([[True, False]] * 29)
+
+    found = calibration.calibrate(a_task(), probabilities, truth, {}, 0.9)
+
+    assert found.thresholds[0] == pytest.approx(3 / 30)
+
+
 def test_a_label_set_is_never_empty() -> None:
     found = replace(a_calibration(), thresholds=(0.99, 0.99))
 

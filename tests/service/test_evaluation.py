@@ -1,5 +1,6 @@
 """Measuring: systems on the same cases, figures, intervals, and how the generalist decides."""
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,14 +19,25 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from service.domain import predicted_labels
 from service.errors import GeneralistUnavailable, Misconfigured
-from service.evaluation import figures, intervals, metrics, page, plots, record, table, trials
+from service.evaluation import (
+    figures,
+    intervals,
+    metrics,
+    page,
+    plan,
+    plots,
+    record,
+    strata,
+    table,
+    trials,
+)
 from service.evaluation.arbitration import Rate, arbitration
 from service.evaluation.cases import Cases, cases_of, patients
 from service.evaluation.figures import Figures
-from service.evaluation.folder import CASES, Measured, ResultsFolder
+from service.evaluation.folder import CASES, VALIDATION, Measured, ResultsFolder
 from service.evaluation.record import CaseRecord, KnownCase
 from service.evaluation.run import Measurement, Wanted
-from service.evaluation.systems import BEST_SINGLE, STACKED, systems
+from service.evaluation.systems import BEST_SINGLE, STACKED, VOTE, systems
 from service.pipeline import Pipeline
 from specialists.prediction import Pixels
 from specialists.task import Task
@@ -151,8 +163,9 @@ async def test_a_broken_image_is_recorded_and_told(tmp_path: Path) -> None:
     await measurement.run(lambda: None)
 
     found = told(measurement.folder.records())
-    assert [one.broken for one in found.broken] == ["b.png cannot be read as an image"]
+    assert [one.broken for one in found.broken] == ["the image cannot be read"]
     assert "Not read: cxr-pneumonia-1" in table.markdown(found)
+    assert "b.png" not in (tmp_path / CASES).read_text()
     assert found.scores[0].cases == 3
 
 
@@ -223,6 +236,81 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
         ResultsFolder(tmp_path).opened(some_measured()),
     ):
         pass
+
+
+def test_a_folder_left_before_it_began_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "measured.json.part").write_text('{"task":')  # killed while writing
+
+    with ResultsFolder(tmp_path).opened(some_measured()):
+        pass
+
+    assert ResultsFolder(tmp_path).measured() == some_measured()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("null", "damaged: not a record of a case"),
+        ("[1]", "damaged: not a record of a case"),
+        ('{"id":"case-0","patient":0}', "damaged: case 'case-0' is there twice"),
+    ],
+)
+def test_a_line_that_cannot_be_is_refused(tmp_path: Path, line: str, sentence: str) -> None:
+    folder = ResultsFolder(tmp_path)
+    folder.add([a_record("case-0")])
+    with (tmp_path / CASES).open("a") as file:
+        file.write(f"{line}\n")
+
+    with pytest.raises(Misconfigured, match=sentence):
+        folder.records()
+
+
+def test_a_record_of_a_case_that_was_not_asked_for_is_refused(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path)
+    folder.add([a_record("case-1"), a_record("case-0"), a_record("case-7")])
+
+    with pytest.raises(Misconfigured, match="'case-7', which is no case of this evaluation"):
+        folder.records_in_order(CaseRecord, ["case-0", "case-1"])
+
+
+def test_validation_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path)
+
+    def killed() -> Any:
+        yield a_record("case-0")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.keep(killed(), VALIDATION)
+    assert folder.records(VALIDATION) == []
+
+    folder.keep([a_record("case-0")], VALIDATION)
+    assert folder.records(VALIDATION) == [a_record("case-0")]
+
+
+def test_a_line_that_the_disk_had_no_room_for_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ResultsFolder(tmp_path)
+    folder.add([a_record("case-0")])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            folder.add([a_record("case-1")])
+
+    assert folder.records() == [a_record("case-0")]
+
+
+def test_other_images_of_the_same_names_are_another_data_set() -> None:
+    cases = some_cases()
+    other = some_cases(images=[a_picture(seed=seed + 9) for seed in range(4)])
+
+    assert plan.fingerprint(cases) == plan.fingerprint(some_cases())
+    assert plan.fingerprint(cases) != plan.fingerprint(other)
 
 
 @given(shares=st.lists(st.floats(0, 1), min_size=2, max_size=5), id=st.text())
@@ -306,6 +394,33 @@ def test_the_best_single_specialist_is_chosen_on_validation_not_on_these_cases()
 
     assert found.systems.best_single == "resnet18"
     assert found.systems.tables[BEST_SINGLE].tolist() == [list(NORMAL)] * 4
+
+
+def test_on_the_validation_split_itself_no_best_single_is_told() -> None:
+    found = told(some_records(), split="val")
+
+    assert BEST_SINGLE not in found.systems.tables
+    assert any("chosen on these cases" in warning for warning in found.warnings)
+
+
+def test_a_majority_is_more_than_half_whatever_the_thresholds() -> None:
+    task = a_multi_label_task(thresholds=(0.2, 0.2, 0.2))
+    one, other = (0.1, 0.9, 0.1), (0.1, 0.9, 0.3)
+    panel = {"vgg16": one, "resnet18": one, "densenet121": other}
+    records = [
+        a_record(f"case-{n}", "effusion", one, final=one, specialists=panel) for n in range(4)
+    ]
+
+    found = told(records, task)
+
+    scores = {score.system: score.accuracy for score in found.scores}
+    assert scores[VOTE] == 1.0
+
+
+def test_that_neighbours_do_not_vote_is_told() -> None:
+    records = [*some_records(), a_record("case-4", neighbours=())]
+
+    assert any("no neighbours' vote: 1 of 5 cases" in one for one in told(records).warnings)
 
 
 def test_a_stacked_regression_learns_on_validation_whom_to_trust() -> None:
@@ -394,6 +509,13 @@ def test_calibration_error_is_the_gap_between_what_is_said_and_what_holds() -> N
     assert metrics.calibration_error(a_task(), truth, said) == pytest.approx(0.2, abs=1e-6)
 
 
+def test_a_probability_rounded_above_one_is_still_a_probability() -> None:
+    truth = np.array([[True, False], [False, True]])
+    said = np.array([[1.0000000000000002, 0.0], [0.0, 1.0]])
+
+    assert metrics.calibration_error(a_task(), truth, said) == pytest.approx(0)
+
+
 def test_the_least_sure_are_left_to_people_first() -> None:
     truth = np.eye(2, dtype=bool)[[0] * 10]
     said = np.array([(0.9, 0.1)] * 9 + [(0.45, 0.55)])
@@ -420,6 +542,13 @@ def test_weighted_macro_f1_is_that_of_the_resampled_cases() -> None:
         assert value == pytest.approx(wanted)
 
 
+def test_a_label_that_a_resample_lost_does_not_count_against_a_system() -> None:
+    truth = np.eye(3, dtype=bool)[[0, 0, 0, 1, 1, 2]]
+    weights = np.array([[1, 1, 1, 1, 1, 0]], dtype=float)
+
+    assert intervals.macro_f1s(truth, truth, weights).tolist() == [1.0]
+
+
 def test_weighted_auc_is_that_of_the_resampled_cases() -> None:
     rng = np.random.default_rng(0)
     truth, said = rng.random((40, 1)) > 0.5, rng.integers(0, 8, (40, 1)) / 8  # with ties
@@ -430,6 +559,30 @@ def test_weighted_auc_is_that_of_the_resampled_cases() -> None:
     for value, drawn in zip(found, weights.astype(int), strict=True):
         rows = np.repeat(np.arange(40), drawn)
         assert value == pytest.approx(roc_auc_score(truth[rows, 0], said[rows, 0]))
+
+
+def test_an_auc_that_no_resample_can_tell_has_no_interval() -> None:
+    task = a_task_of(12)
+    records = [
+        a_record(f"case-{n}", f"label {n}", *(3 * [tuple(np.eye(12)[n])]), neighbours=())
+        for n in range(12)
+    ]
+
+    found = told(records, task)
+
+    assert found.scores[0].auc == 1.0
+    assert found.scores[0].auc_interval is None
+    assert "NaN" not in json.dumps(table.as_json(found))
+
+
+def test_a_panel_of_one_mind_about_several_labels_is_easy() -> None:
+    none, all_three, divided = [0.01] * 3, [0.99] * 3, [0.01, 0.5, 0.01]
+    panel = np.array([[none, all_three, divided]] * 2)
+
+    found = strata.difficulty(a_multi_label_task(), panel)
+
+    assert found[0] == pytest.approx(found[1])
+    assert found[2] > found[0]
 
 
 def test_images_of_one_patient_are_drawn_together() -> None:

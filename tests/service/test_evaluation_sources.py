@@ -86,6 +86,15 @@ def test_questions_about_one_image_are_resampled_together(tmp_path: Path) -> Non
     assert [case.image for case in found.one_per_image().cases] == ["a.png", "b.png"]
 
 
+def test_only_so_many_cases_are_chosen_evenly(tmp_path: Path) -> None:
+    an_index(tmp_path, *(QUESTION | {"image": "a.png", "answer": str(n)} for n in range(6)))
+
+    found = sources.read(tmp_path, TaskKind.QUESTION)
+
+    assert [case.answer for case in found.limited(3).cases] == ["0", "2", "4"]
+    assert found.limited(9) is found.limited(None) is found
+
+
 def test_images_that_cannot_be_read_are_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
     names = ("a.png", "broken.png", "missing.png", "../missing.png")
     an_index(tmp_path, *(QUESTION | {"image": image} for image in names))
@@ -111,6 +120,14 @@ def test_images_outside_the_folder_are_not_read(tmp_path: Path) -> None:
     found = sources.read(folder, TaskKind.QUESTION)
 
     assert [one.reason for one in found.broken] == ["it lies outside the folder of the index"]
+
+
+def test_what_is_kept_of_broken_images_names_none() -> None:
+    broken = (images.BrokenImage("Smith^John.png", "there is no such file"),)
+
+    assert images.counted(broken, of=4, source="index.csv") == (
+        "1 of 4 images of index.csv cannot be read and are left out"
+    )
 
 
 def test_nothing_is_said_where_all_images_can_be_read() -> None:

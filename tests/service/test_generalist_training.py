@@ -96,7 +96,7 @@ def test_material_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_evidence_is_mostly_faithful_sometimes_absent_sometimes_biased() -> None:
-    pool, mix = a_material(), recipe.nano().evidence
+    pool, mix = a_material(), recipe.nano().evidence["arbitration"]
     drawn = [mix.draw(pool, 3, np.random.default_rng(seed)) for seed in range(600)]
 
     counts = Counter(

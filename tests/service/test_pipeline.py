@@ -1,7 +1,9 @@
 """The protocol of a case: who is asked what, in which order, and what becomes of failures."""
 
 import asyncio
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 
 import pytest
 from builders import (
@@ -102,6 +104,33 @@ async def test_without_reference_cases_the_panel_still_testifies() -> None:
     assert diagnosis.degraded[0].part == "retrieval"
     assert "known cases" not in generalist.asked[1].text
     assert "Specialist models" in generalist.asked[1].text
+
+
+@pytest.mark.parametrize("kind", ["label", "report"])
+async def test_a_task_may_do_without_similar_cases_and_lacks_nothing_by_it(kind: str) -> None:
+    retriever = FakeRetriever()
+    pipeline = a_pipeline(retriever=retriever)
+    consulted = a_task("cxr-findings", rad=False)
+
+    if kind == "label":
+        result: Diagnosis | Report = await pipeline.diagnose(a_case(a_task(rad=False)))
+    else:
+        result = await pipeline.report(a_case(a_report_task(), consulted=consulted))
+
+    assert retriever.asked == []
+    assert result.evidence.moed
+    assert result.evidence.rad == result.degraded == ()
+    assert "no similar cases: the task has switched retrieval off" in result.notes
+
+
+async def test_tasks_that_use_similar_cases_keep_the_name_they_had() -> None:
+    """Label sets calibrated before a task could do without are still those of the task."""
+    with_rad = await a_pipeline().diagnose(a_case(a_task()))
+    without = await a_pipeline().diagnose(a_case(a_task(rad=False)))
+
+    fields = {k: v for k, v in asdict(a_task()).items() if k != "rad"}
+    said = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    assert with_rad.provenance.task_sha256 == said != without.provenance.task_sha256
 
 
 async def test_without_any_specialist_nothing_is_retrieved() -> None:

@@ -1,5 +1,6 @@
 """Stories of those who configure the service."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,15 @@ def test_what_kubernetes_sets_for_a_service_called_gsco_is_left_alone(
 
     assert read_settings().port == 8000
     assert unknown_variables(kubernetes) == {}
+
+
+def test_what_may_be_retrieved_is_a_list_with_semicolons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSCO_RETRIEVAL_LICENCES", "CC0-1.0; CC BY 4.0, with notice ;")
+    monkeypatch.setenv("GSCO_RETRIEVAL_SINCE", "2026-01-31T00:00:00Z")
+    settings = read_settings()
+    assert settings.retrieval_licences == ("CC0-1.0", "CC BY 4.0, with notice")
+    assert settings.retrieval_sources == ()
+    assert settings.retrieval_since == datetime(2026, 1, 31, tzinfo=UTC)
+    monkeypatch.setenv("GSCO_RETRIEVAL_SINCE", "2026-01-31T00:00:00")
+    with pytest.raises(Misconfigured, match="GSCO_RETRIEVAL_SINCE"):
+        read_settings()

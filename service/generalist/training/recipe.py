@@ -53,7 +53,7 @@ class Recipe:
     arbitration: Stage
     polish: Stage
     shares: dict[str, Shares]  # of each of these two stages
-    evidence: EvidenceMix
+    evidence: dict[str, EvidenceMix]  # by the stage of arbitration
 
     def scaled(self, effort: float) -> "Recipe":
         """The same recipe with more or fewer steps."""
@@ -99,7 +99,7 @@ def from_mapping(fields: dict[str, Any]) -> Recipe:
         arbitration=_stage(fields["arbitration"]),
         polish=_stage(fields["polish"]),
         shares={name: Shares(**fields[name]["shares"]) for name in arbitrating.STAGES},
-        evidence=EvidenceMix(**fields["evidence"]),
+        evidence={n: EvidenceMix(**fields[n]["evidence"]) for n in arbitrating.STAGES},
     )
 
 
@@ -130,7 +130,8 @@ def configuration(size: Size) -> dict[str, Any]:
 
 
 def _stage(fields: dict[str, Any]) -> Stage:
-    return Stage(**{name: value for name, value in fields.items() if name != "shares"})
+    mixes = {"shares", "evidence"}
+    return Stage(**{name: value for name, value in fields.items() if name not in mixes})
 
 
 def _longer(stage: Stage, effort: float) -> Stage:

@@ -86,7 +86,7 @@ def train(
         taken = arbitrating.learn_to_arbitrate(
             model,
             tokenizer,
-            replace(curriculum, shares=recipe.shares[name]),
+            replace(curriculum, shares=recipe.shares[name], evidence=recipe.evidence[name]),
             stage,
             recipe.seed,
             on_progress,
@@ -148,7 +148,7 @@ def _curriculum(sources: Sources, recipe: Recipe, materials: Sequence[Material])
         looks=gather.looks(recipe, sources.hospitals),
         few=frozenset(range(len(sources.hospitals))),  # they come first
         shares=recipe.shares[arbitrating.NAME],
-        evidence=recipe.evidence,
+        evidence=recipe.evidence[arbitrating.NAME],
         taught=sources.taught,
     )
 
