@@ -68,7 +68,11 @@ def fuse(rankings: Iterable[Ranking], k0: int = K0) -> tuple[Fused, ...]:
 
 def within_cut(fused: Iterable[Fused], cut: float | None) -> tuple[Fused, ...]:
     """Those at least `cut` times as near as the nearest, in the same order; None keeps all."""
-    return tuple(one for one in fused if cut is None or one.nearness >= cut)
+    found = tuple(fused)
+    nearest = max((one.nearness for one in found), default=0.0)
+    return tuple(
+        one for one in found if cut is None or (nearest > 0 and one.nearness >= cut * nearest)
+    )
 
 
 def _fused(key: int, finds: list[_Find], k0: int) -> Fused:

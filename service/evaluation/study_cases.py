@@ -50,6 +50,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         text = file.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise Misconfigured(f"{file.name} is not UTF-8 text") from None
+    except OSError as error:
+        raise Misconfigured(f"cannot read {file}: {error.strerror}") from error
     return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 

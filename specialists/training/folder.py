@@ -65,7 +65,7 @@ def _marks(row: _Row, task: Task) -> Targets:
 
 def _indexed(index: Path) -> Iterator[_Row]:
     try:
-        with index.open(newline="", encoding="utf-8") as file:
+        with index.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if missing := {"split", "image", "label"} - set(rows.fieldnames or ()):
                 raise InvalidDataset(f"{index.name} lacks the columns {', '.join(sorted(missing))}")

@@ -48,6 +48,12 @@ def test_backbones_that_spread_differently_are_compared_by_share() -> None:
     assert {one.key for one in within_cut(fused, 0.75)} == {1, 2, 3}
 
 
+def test_retrievers_that_find_different_cases_do_not_cut_each_others_nearest() -> None:
+    fused = fuse([ranking("a", (1, 0.8), (2, 0.1)), ranking("b", (2, 0.8), (1, 0.1))])
+    assert [one.nearness for one in fused] == pytest.approx([0.5625, 0.5625])
+    assert {one.key for one in within_cut(fused, 0.75)} == {1, 2}
+
+
 def test_where_nothing_is_similar_nothing_is_near() -> None:
     assert within_cut(fuse([ranking("a", (1, -0.2), (2, -0.3))]), 0.75) == ()
 

@@ -437,6 +437,13 @@ def test_cases_that_cannot_be_used_are_wrong_use(gsco, tmp_path: Path, cases, se
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_is_not_there_is_wrong_use(gsco, tmp_path: Path) -> None:
+    outcome = gsco("create", "--cases", tmp_path / "none.jsonl", "--out", tmp_path / "out")
+
+    assert outcome.code == 2
+    assert "none.jsonl: No such file" in outcome.err
+
+
 def test_more_cases_per_reader_than_cases_are_wrong_use(gsco, tmp_path: Path) -> None:
     file = written(tmp_path, [a_study_case()])
 

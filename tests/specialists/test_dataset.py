@@ -115,6 +115,12 @@ def test_an_index_names_image_label_and_group(pictures: Path, task: Task) -> Non
     assert lights.split("val").groups == (None,)
 
 
+def test_an_index_saved_by_a_spreadsheet_begins_with_a_mark(pictures: Path, task: Task) -> None:
+    index = "split,image,label,group\ntrain,train/dark/0.png,dark,ann\nval,test/dark/0.png,dark,\n"
+    (pictures / "index.csv").write_text(index, "utf-8-sig")
+    assert dataset.read(pictures, task).split("train").groups == ("ann",)
+
+
 def test_an_index_may_give_several_labels_or_none(pictures: Path, new_task) -> None:
     several = new_task(kind="multi-label", labels=["none", "b", "c"], nothing_found="none")
     (pictures / "index.csv").write_text(
