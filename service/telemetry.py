@@ -154,7 +154,7 @@ def _silence_libraries() -> None:
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    for name in ("httpx", "httpcore", "PIL", "pydicom"):
+    for name in ("httpx", "httpcore", "PIL", "pydicom", "highdicom"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

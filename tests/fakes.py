@@ -218,6 +218,7 @@ class FakeStore(FakePart):
 @dataclass(frozen=True)
 class FakeAttributes:
     modality: str | None
+    frame_number: int = 1
 
 
 @dataclass(frozen=True)

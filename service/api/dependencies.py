@@ -60,6 +60,8 @@ class Attributes(Protocol):
 
     @property
     def modality(self) -> str | None: ...
+    @property
+    def frame_number(self) -> int: ...
 
 
 class Decoded(Protocol):

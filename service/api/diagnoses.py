@@ -1,5 +1,6 @@
 """Diagnoses: made from one image, and read again by their id."""
 
+import asyncio
 import re
 from typing import Annotated
 from uuid import uuid4
@@ -7,7 +8,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.api import problems, replies
+from service.api import negotiation, problems, replies
 from service.api.admission import AdmittedRoute
 from service.api.dependencies import KnownOptions, ServingDep
 from service.api.replies import STREAMED, Asking
@@ -15,6 +16,10 @@ from service.api.schemas import DiagnosisRequest, DiagnosisResponse, diagnosis_r
 from service.domain import Diagnosis
 from service.errors import NotFound
 from service.progress import Tell
+from specialists.task import Task
+
+JSON, DICOM, FHIR = "application/json", "application/dicom", "application/fhir+json"
+_EITHER = f"A diagnosis is either {JSON}, {DICOM} or {FHIR}."
 
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -68,10 +73,41 @@ async def create_diagnosis(
     )
 
 
-@router.get("/{id}", summary="Read a diagnosis", responses=problems.responses(404, 422, 500))
-async def get_diagnosis(id: str, serving: ServingDep) -> DiagnosisResponse:
-    """The diagnosis as it was made."""
+@router.get(
+    "/{id}",
+    summary="Read a diagnosis",
+    response_model=DiagnosisResponse,
+    responses={
+        200: {
+            "description": "The diagnosis as it was made, represented as `Accept` asks",
+            "content": {
+                DICOM: {"schema": {"type": "string", "format": "binary"}},
+                FHIR: {"schema": {"type": "object"}},
+            },
+        },
+        **problems.responses(404, 406, 422, 500),
+    },
+)
+async def get_diagnosis(id: str, request: Request, serving: ServingDep) -> Response:
+    """`application/json` (default), a DICOM structured report or a FHIR R4B bundle.
+
+    The latter two are about nobody: the patient's data are not kept, so the report is in a study
+    of its own. What names the patient is written beside the image, when it is diagnosed.
+    """
+    kind = negotiation.best(request.headers.get("accept", ""), (JSON, DICOM, FHIR), _EITHER)
     if not ID.fullmatch(id):
         raise NotFound(f"no diagnosis {id[:64]!r}")
     diagnosis = await serving.parts.store.get(Diagnosis, id)
-    return diagnosis_response(diagnosis, await replies.known(serving, diagnosis.task))
+    task = await replies.known(serving, diagnosis.task)
+    body = await asyncio.to_thread(_represented, diagnosis, task, kind)
+    return Response(body, media_type=kind, headers={"Vary": "Accept"})
+
+
+def _represented(diagnosis: Diagnosis, task: Task | None, kind: str) -> bytes:
+    from service.pacs import fhir, sr  # slow to import, and few ask for them
+    from service.pacs.source import anonymous
+
+    if kind == JSON:
+        return diagnosis_response(diagnosis, task).model_dump_json().encode()
+    write = sr.structured_report if kind == DICOM else fhir.bundle
+    return write(diagnosis, anonymous(diagnosis.id), task)

@@ -2,16 +2,14 @@
 
 import asyncio
 import io
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response, UploadFile
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
-from service.api import examples, problems, replies
+from service.api import examples, negotiation, problems, replies
 from service.api.admission import AdmittedRoute, unless_abandoned
 from service.api.dependencies import Decoded, KnownOptions, Serving, ServingDep
 from service.api.schemas import FRAME
@@ -25,6 +23,8 @@ from specialists.task import MAX_LABEL_LENGTH, Task
 PNG, JSON = "image/png", "application/json"
 LONGEST_SIDE = 2048
 """Pixels of an overlay; larger images are made smaller, since the map is coarser by far."""
+
+_EITHER = f"An explanation is either {PNG} or {JSON}."
 
 router = APIRouter(
     prefix="/v1/explanations",
@@ -91,7 +91,7 @@ async def create_explanation(
 
     It shows which places the label's score depends on, not that the label is right.
     """
-    kind = _wanted(request.headers.get("accept", ""))
+    kind = negotiation.best(request.headers.get("accept", ""), (PNG, JSON), _EITHER)
     await replies.refuse_repeated_fields(request)
     task = await _labelled(serving, form.task)
     file = await form.file.read()
@@ -119,33 +119,6 @@ async def _labelled(serving: Serving, name: str) -> Task:
             f"ask for {task.consults!r}"
         )
     return task
-
-
-def _wanted(accept: str) -> str:
-    """The representation that the caller likes best, RFC 9110 section 12.5.1; PNG in doubt."""
-    liking = {kind: _liking(accept or "*/*", kind) for kind in (PNG, JSON)}
-    best = max((PNG, JSON), key=lambda kind: liking[kind])
-    if liking[best] == 0:
-        raise HTTPException(406, f"An explanation is either {PNG} or {JSON}.")
-    return best
-
-
-def _liking(accept: str, kind: str) -> float:
-    """The weight of the most exact range that covers the kind."""
-    weights: dict[str, float] = {}
-    for entry in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in entry.split(";"))
-        weights[name] = _weight(parameters)
-    ranges = (kind, kind.split("/")[0] + "/*", "*/*")
-    return next((weights[name] for name in ranges if name in weights), 0.0)
-
-
-def _weight(parameters: Sequence[str]) -> float:
-    given = next((one[2:] for one in parameters if one.startswith("q=")), "1")
-    try:
-        return min(max(float(given), 0.0), 1.0)
-    except ValueError:
-        return 0.0
 
 
 def _document(task: Task, decoded: Decoded, made: Explanation) -> ExplanationResponse:

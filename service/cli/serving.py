@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
 import typer
@@ -11,16 +11,19 @@ import uvicorn
 from pydantic import TypeAdapter, ValidationError
 
 from service import app as composition
+from service.api.dependencies import Parts
 from service.api.replies import said_by
 from service.api.schemas import diagnosis_response
 from service.api.schemas_text import Choices, Draft, Question, answer_response, report_response
-from service.cli import diagnosis_view, output, text_view
-from service.domain import Case
+from service.cli import diagnosis_view, output, result_files, text_view
+from service.cli.result_files import Look
+from service.domain import Answer, Case, Diagnosis, Report, Result
 from service.errors import InvalidInput, Misconfigured, UnreadableImage
-from service.pipeline import Pipeline
 from service.settings import Settings
 from specialists import task as tasks
 from specialists.task import Task, TaskKind
+
+Made = TypeVar("Made", bound=Result)
 
 SHUTDOWN_SECONDS = 30
 VERBS = {
@@ -33,6 +36,10 @@ VERBS = {
 FileArgument = Annotated[Path, typer.Argument(help="A PNG, JPEG or DICOM file.")]
 TaskOption = Annotated[str, typer.Option(help="A task of the home folder.")]
 FrameOption = Annotated[int | None, typer.Option(min=1, help="Of a multi-frame file.")]
+ResultsOption = Annotated[
+    Path | None,
+    typer.Option(help="Also write DICOM SR and captures, FHIR and HL7 v2 into this folder."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -59,16 +66,21 @@ def diagnose(
     file: FileArgument,
     task: TaskOption,
     frame: FrameOption = None,
+    results: ResultsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Diagnose one file with the parts of the home folder; stored like any other diagnosis."""
     settings: Settings = context.obj
     found = _task_of(settings, task, "diagnose")
 
-    async def work(pipeline: Pipeline, case: Case) -> dict[str, Any]:
-        return diagnosis_response(await pipeline.diagnose(case), found).model_dump(mode="json")
+    async def work(parts: Parts, look: Look) -> Diagnosis:
+        diagnosis = await parts.pipeline.diagnose(look.case)
+        if results is not None:
+            await result_files.write(parts, look, diagnosis, results)
+        return diagnosis
 
-    document = asyncio.run(_run(settings, read_file(file), found, frame, work))
+    made = asyncio.run(_run(settings, read_file(file), found, frame, work))
+    document = diagnosis_response(made, found).model_dump(mode="json")
     if json:
         output.print_json(document)
     else:
@@ -91,6 +103,7 @@ def report(
         Path | None, typer.Option(help="A text file: the draft of a report specialist.")
     ] = None,
     frame: FrameOption = None,
+    results: ResultsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Draft a report on one file, with the evidence of the task that is consulted."""
@@ -99,10 +112,14 @@ def report(
     other = _consulted(settings, found)
     more = {"consulted": other, "draft": _read_draft(draft) if draft else ""}
 
-    async def work(pipeline: Pipeline, case: Case) -> dict[str, Any]:
-        return report_response(await pipeline.report(case), other).model_dump(mode="json")
+    async def work(parts: Parts, look: Look) -> Report:
+        made = await parts.pipeline.report(look.case)
+        if results is not None:
+            await result_files.write(parts, look, made, results)
+        return made
 
-    document = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
+    made = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
+    document = report_response(made, other).model_dump(mode="json")
     if json:
         output.print_json(document)
     else:
@@ -130,10 +147,11 @@ def ask(
         "choices": tuple(_accepted("--choice", Choices, choice or [])),
     }
 
-    async def work(pipeline: Pipeline, case: Case) -> dict[str, Any]:
-        return answer_response(await pipeline.answer(case), other).model_dump(mode="json")
+    async def work(parts: Parts, look: Look) -> Answer:
+        return await parts.pipeline.answer(look.case)
 
-    document = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
+    made = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
+    document = answer_response(made, other).model_dump(mode="json")
     if json:
         output.print_json(document)
     else:
@@ -174,11 +192,11 @@ async def _run(
     data: bytes,
     task: Task,
     frame: int | None,
-    work: Callable[[Pipeline, Case], Awaitable[dict[str, Any]]],
+    work: Callable[[Parts, Look], Awaitable[Made]],
     **more: Any,
-) -> dict[str, Any]:
+) -> Made:
     async with composition.running_parts(settings) as parts:
         decoded = await parts.intake.decode(data, frame=frame)
         claimed = said_by(decoded)
         case = Case(str(uuid4()), task, decoded.image, decoded.group, modality=claimed, **more)
-        return await work(parts.pipeline, case)
+        return await work(parts, Look(case, data, decoded))

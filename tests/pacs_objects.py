@@ -1,0 +1,128 @@
+"""DICOM headers as a PACS sends them, and what is looked up in the objects that come back."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from builders import sha256_of
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+)
+
+from service.pacs.source import Source, source_of
+from specialists.prediction import Explanation
+
+STUDY, SERIES, INSTANCE = "1.2.3", "1.2.3.4", "1.2.3.4.5"
+
+
+def a_header(**more: Any) -> Dataset:
+    """A chest radiograph of a patient with a name; keywords add to it, None takes away."""
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    fields = {
+        "SpecificCharacterSet": "ISO_IR 192",
+        "SOPClassUID": DigitalXRayImageStorageForPresentation,
+        "SOPInstanceUID": INSTANCE,
+        "SeriesInstanceUID": SERIES,
+        "StudyInstanceUID": STUDY,
+        "PatientName": "Doe^Jane^M^Dr^PhD",
+        "PatientID": "4711",
+        "IssuerOfPatientID": "HOSPITAL",
+        "PatientBirthDate": "19700102",
+        "PatientSex": "F",
+        "StudyDate": "20260101",
+        "StudyTime": "101112",
+        "StudyID": "7",
+        "AccessionNumber": "A-12",
+        "ReferringPhysicianName": "Roe^Richard",
+        "StudyDescription": "Chest PA",
+        "Modality": "DX",
+        "Rows": 32,
+        "Columns": 24,
+        "PatientOrientation": ["L", "F"],
+        **more,
+    }
+    for keyword, value in fields.items():
+        if value is not None:
+            setattr(header, keyword, value)
+    return header
+
+
+def a_ct_header(**more: Any) -> Dataset:
+    """A slice that says where it lies in the patient."""
+    return a_header(
+        SOPClassUID=CTImageStorage,
+        Modality="CT",
+        FrameOfReferenceUID="1.2.3.9",
+        ImagePositionPatient=[-100, -120, 40],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        PixelSpacing=[0.7, 0.7],
+        SliceThickness=5,
+        PatientOrientation=None,
+        **more,
+    )
+
+
+def a_source(frame_number: int = 1, **more: Any) -> Source:
+    return source_of(a_header(**more), frame_number)
+
+
+def an_explanation(label: str = "pneumonia", **more: Any) -> Explanation:
+    """Heat in the upper left corner."""
+    grid = np.zeros((2, 3), np.float32)
+    grid[0, 0] = 1
+    fields: dict[str, Any] = {
+        "specialist": "resnet18",
+        "weights_sha256": sha256_of("weights of resnet18"),
+        "label": label,
+        "probability": 0.8,
+        "layer": "layer4",
+        "grid": grid,
+    }
+    return Explanation(**{**fields, **more})
+
+
+def file_of(header: Dataset) -> bytes:
+    stream = BytesIO()
+    dcmwrite(stream, header, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def read_back(data: bytes) -> Any:
+    return dcmread(BytesIO(data))
+
+
+def items(node: Any) -> Iterator[Any]:
+    """Every content item below a document or an item, in the order of reading."""
+    for item in node.get("ContentSequence", ()):
+        yield item
+        yield from items(item)
+
+
+def said(node: Any) -> list[tuple[str, Any]]:
+    """Name and value of every content item that has one."""
+    pairs = ((one.get("ConceptNameCodeSequence"), _value(one)) for one in items(node))
+    return [(name[0].CodeMeaning, value) for name, value in pairs if name and value is not None]
+
+
+def _value(item: Any) -> Any:
+    if item.ValueType == "CODE":
+        return item.ConceptCodeSequence[0].CodeMeaning
+    if item.ValueType == "NUM":
+        return float(item.MeasuredValueSequence[0].NumericValue)
+    return item.get("TextValue") if item.ValueType == "TEXT" else None
+
+
+def group_named(document: Any, identifier: str) -> Any:
+    """The measurement group with this tracking identifier."""
+    for item in items(document):
+        if ("Tracking Identifier", identifier) in said(item) and item.ValueType == "CONTAINER":
+            found = item
+    return found
