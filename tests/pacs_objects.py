@@ -1,11 +1,21 @@
 """DICOM headers as a PACS sends them, and what is looked up in the objects that come back."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-from builders import sha256_of
+from builders import (
+    a_diagnosis,
+    a_neighbour,
+    a_prediction,
+    a_provenance,
+    a_reference_case,
+    an_identity,
+    sha256_of,
+    some_evidence,
+)
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import dcmwrite
@@ -15,10 +25,26 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
+from service.domain import Diagnosis, LabelledAnswer, Missing
 from service.pacs.source import Source, source_of
 from specialists.prediction import Explanation
 
 STUDY, SERIES, INSTANCE = "1.2.3", "1.2.3.4", "1.2.3.4.5"
+
+TEXTS = {
+    "separators": "a|b^c&d~e\\f\\X0D\\g",
+    "markup": "</div><script>alert('1')</script>&amp;<![CDATA[x]]>",
+    "long": "x" * 10_000,
+    "long words": "word " * 2_000,
+    "Chinese": "肺炎の疑い 폐렴 肺结节",
+    "Arabic": "التهاب رئوي \u202ereversed\u202c",
+    "emoji": "🫁" * 50,
+    "controls": "a\x00b\x1bc\x07d\r\nMSH|^~\\&|FAKE\rPID|1||x",
+    "surrogates": "a\ud800b",
+    "JSON": '{"resourceType": "Patient"}\u2028',
+    "spaces": "  \u3000 ",
+    "nothing": "",
+}
 
 
 def a_header(**more: Any) -> Dataset:
@@ -126,3 +152,24 @@ def group_named(document: Any, identifier: str) -> Any:
         if ("Tracking Identifier", identifier) in said(item) and item.ValueType == "CONTAINER":
             found = item
     return found
+
+
+def told_everywhere(text: str) -> Diagnosis:
+    """A diagnosis that says this text wherever a text of others could be."""
+    names = (text, "pneumonia")
+    prediction = replace(a_prediction(), specialist=text)
+    case = replace(a_reference_case(), id=text, labels=(text, "unknown"), report=text)
+    return a_diagnosis(
+        task=text[:64],
+        label_names=names,
+        final=LabelledAnswer(names, (0.4, 0.6)),
+        initial=LabelledAnswer((text,), (0.6, 0.4)),
+        label_set=names,
+        coverage=0.9,
+        review_reasons=(text, "low probability"),
+        notes=(text,),
+        evidence=some_evidence(
+            moed=(prediction,), rad=(a_neighbour(case=case),), missing=(Missing(text, text),)
+        ),
+        provenance=a_provenance(generalist=an_identity(model=text, sampling=text)),
+    )

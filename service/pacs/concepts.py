@@ -88,20 +88,30 @@ def _usable(concept: Concept | None) -> Concept | None:
 
 def _private(task_name: str, label: str) -> Concept:
     digest = sha256(f"{task_name}\x1f{label}".encode(errors="replace")).hexdigest()
-    return _ours(f"L-{digest[:12].upper()}", line(label) or "unnamed label")
+    return _ours(f"L-{digest[:12].upper()}", name(label))
 
 
 def line(text: str, longest: int = LONGEST_MEANING) -> str:
     """One line of at most so many characters, without controls and DICOM's separator."""
     shown = " ".join(_visible(text).replace("\\", "/").split())
-    return shown if len(shown) <= longest else shown[: longest - 1].rstrip() + "…"
+    return _cut(shown, longest)
+
+
+def name(text: str) -> str:
+    """A line that is never empty, for what must have a name."""
+    return line(text) or "unnamed"
 
 
 def paragraphs(text: str, longest: int = LONGEST_TEXT) -> str:
     """Text with its line breaks, of at most so many characters, without other controls."""
     lines = (" ".join(_visible(one).split()) for one in text.splitlines())
     shown = "\n".join(lines).strip()
-    return shown if len(shown) <= longest else shown[: longest - 1].rstrip() + "…"
+    return _cut(shown, longest)
+
+
+def _cut(text: str, longest: int) -> str:
+    """Marked in ASCII: some readers count a value's bytes where DICOM counts characters."""
+    return text if len(text) <= longest else text[: longest - 3].rstrip() + "..."
 
 
 def _visible(text: str) -> str:

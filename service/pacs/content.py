@@ -12,7 +12,7 @@ from math import isfinite
 from retrieval.neighbour import Neighbour
 from service.domain import INTENDED_USE, Diagnosis, LabelledAnswer, Provenance, Report
 from service.pacs import concepts
-from service.pacs.concepts import NOT_FOR_CLINICAL_USE, line, paragraphs
+from service.pacs.concepts import NOT_FOR_CLINICAL_USE, line, name, paragraphs
 from specialists.prediction import SpecialistPrediction
 from specialists.task import Concept, Task
 
@@ -110,7 +110,7 @@ def content_of(result: Written, task: Task | None) -> Content:
         id=result.id,
         created_at=result.created_at,
         task=result.task,
-        code_version=line(result.provenance.code_version),
+        code_version=name(result.provenance.code_version),
         generalist=generalist,
         groups=(*own, *_evidence(result, labels)),
         codes=(_needs_review(result), *codes),
@@ -128,12 +128,12 @@ def _of_diagnosis(diagnosis: Diagnosis, labels: dict[str, Concept], generalist: 
     findings = tuple(
         Group(
             f"finding {place}",
-            labels[name],
+            labels[label],
             generalist,
-            _numbers([(concepts.PROBABILITY, chances[name])]),
+            _numbers([(concepts.PROBABILITY, chances[label])]),
             is_finding=True,
         )
-        for place, name in enumerate(final.labels, 1)
+        for place, label in enumerate(final.labels, 1)
     )
     overall = _numbers(
         [
@@ -150,9 +150,9 @@ def _of_diagnosis(diagnosis: Diagnosis, labels: dict[str, Concept], generalist: 
     )
     codes = (
         Coded(concepts.ARBITRATION, concepts.arbitration(diagnosis.arbitration)),
-        *(Coded(concepts.LABEL_SET, labels[name]) for name in diagnosis.label_set),
+        *(Coded(concepts.LABEL_SET, labels[label]) for label in diagnosis.label_set),
     )
-    named = ", ".join(f"{labels[name].meaning} ({chances[name]:.2f})" for name in final.labels)
+    named = ", ".join(f"{labels[one].meaning} ({chances[one]:.2f})" for one in final.labels)
     return groups, codes, (), f"{named or 'No label'}."
 
 
@@ -176,12 +176,12 @@ def _answer(
         about,
         algorithm,
         (*_numbers(zip(labels.values(), answer.probabilities, strict=True)), *more),
-        tuple(Coded(concepts.LABEL, labels[name]) for name in answer.labels),
+        tuple(Coded(concepts.LABEL, labels[label]) for label in answer.labels),
     )
 
 
 def _evidence(result: Written, labels: dict[str, Concept]) -> tuple[Group, ...]:
-    version = line(result.provenance.code_version)
+    version = name(result.provenance.code_version)
     retrieval = Algorithm("retrieval", version)
     return (
         *(_prediction(one, labels, version) for one in result.evidence.moed),
@@ -195,11 +195,11 @@ def _evidence(result: Written, labels: dict[str, Concept]) -> tuple[Group, ...]:
 def _prediction(
     prediction: SpecialistPrediction, labels: dict[str, Concept], version: str
 ) -> Group:
-    name = line(prediction.specialist)
+    specialist = name(prediction.specialist)
     return Group(
-        f"specialist {name}",
+        f"specialist {specialist}",
         concepts.SPECIALIST,
-        Algorithm(name, version, line(prediction.weights_sha256)),
+        Algorithm(specialist, version, line(prediction.weights_sha256)),
         _numbers(zip(labels.values(), prediction.probabilities, strict=True)),
     )
 
@@ -213,9 +213,9 @@ def _neighbour(
         retrieval,
         _numbers([(concepts.SIMILARITY, neighbour.similarity)], is_probability=False),
         tuple(
-            Coded(concepts.REFERENCE_LABEL, labels[name])
-            for name in neighbour.case.labels
-            if name in labels
+            Coded(concepts.REFERENCE_LABEL, labels[label])
+            for label in neighbour.case.labels
+            if label in labels
         ),
     )
 
@@ -261,8 +261,8 @@ def _generalist(provenance: Provenance) -> Algorithm:
         "preprocessing version": provenance.preprocessing_version,
     }
     return Algorithm(
-        line(f"generalist {identity.model}"),
-        line(provenance.code_version),
+        name(f"generalist {identity.model}"),
+        name(provenance.code_version),
         line(identity.weights_sha256),
-        tuple(line(f"{name}: {value}", 200) for name, value in settings.items()),
+        tuple(line(f"{what}: {value}", 200) for what, value in settings.items()),
     )

@@ -56,7 +56,7 @@ def identity(content: Content, source: Source, kind: str, number: int = 1) -> di
         "manufacturer_model_name": MODEL,
         "software_versions": content.code_version,
         "device_serial_number": "1",  # enhanced equipment must have one; software has none
-        "series_description": line(f"GSCo {content.task}: {NOT_FOR_CLINICAL_USE}"),
+        "series_description": line(f"{NOT_FOR_CLINICAL_USE.capitalize()}: GSCo {content.task}"),
         "specific_character_set": UTF8,
         "content_date": at.date(),
         "content_time": at.time().replace(microsecond=0),

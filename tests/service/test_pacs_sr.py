@@ -37,7 +37,7 @@ def test_the_report_is_complete_unverified_and_preliminary() -> None:
     assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     flags = (document.CompletionFlag, document.VerificationFlag, document.PreliminaryFlag)
     assert flags == ("COMPLETE", "UNVERIFIED", "PRELIMINARY")
-    assert "not for clinical use" in document.SeriesDescription
+    assert document.SeriesDescription == "Not for clinical use: GSCo cxr-pneumonia"
     assert "not for clinical use" in dict(said(document))["Intended use"]
 
 
@@ -200,12 +200,12 @@ def test_an_anonymous_report_refers_to_a_known_image_from_a_study_of_its_own() -
 
 
 def test_a_draft_report_is_told_in_its_own_words() -> None:
-    data = structured_report(a_report(evidence=Evidence()), a_source(), None)
-    told = dict(said(read_back(data)))
+    document = read_back(structured_report(a_report(evidence=Evidence()), a_source(), None))
+    told = dict(said(document))
 
     assert told["Findings"] == "The lungs are clear."
     assert told["Impressions"] == "No acute disease."
-    assert "Measurement Group" not in told
+    assert group_of(document) == []
 
 
 @pytest.mark.parametrize(("offset", "hour"), [("+0100", "04"), ("-0530", "21")])
