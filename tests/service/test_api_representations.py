@@ -75,3 +75,16 @@ async def test_asking_twice_gives_the_same_object(home: Path) -> None:
     first, second = [await get(home, "application/dicom") for _ in range(2)]
 
     assert first.content == second.content
+
+
+async def test_the_openapi_document_names_them_all(home: Path) -> None:
+    async with a_service(home) as service:
+        document = (await service.client.get("/openapi.json")).json()
+
+    responses = document["paths"]["/v1/diagnoses/{id}"]["get"]["responses"]
+    assert set(responses["200"]["content"]) == {
+        "application/json",
+        "application/dicom",
+        "application/fhir+json",
+    }
+    assert "406" in responses
