@@ -119,10 +119,11 @@ def content_of(result: Written, task: Task | None) -> Content:
     )
 
 
-Parts = tuple[tuple[Group, ...], tuple[Coded, ...], tuple[Remark, ...], str]
+Own = tuple[tuple[Group, ...], tuple[Coded, ...], tuple[Remark, ...], str]
+"""What only one sort of result says, its conclusion last."""
 
 
-def _of_diagnosis(diagnosis: Diagnosis, labels: dict[str, Concept], generalist: Algorithm) -> Parts:
+def _of_diagnosis(diagnosis: Diagnosis, labels: dict[str, Concept], generalist: Algorithm) -> Own:
     final = diagnosis.final
     chances = dict(zip(diagnosis.label_names, final.probabilities, strict=True))
     findings = tuple(
@@ -156,7 +157,7 @@ def _of_diagnosis(diagnosis: Diagnosis, labels: dict[str, Concept], generalist: 
     return groups, codes, (), f"{named or 'No label'}."
 
 
-def _of_report(report: Report) -> Parts:
+def _of_report(report: Report) -> Own:
     findings, impression = paragraphs(report.findings), paragraphs(report.impression)
     said = ((concepts.FINDINGS, findings), (concepts.IMPRESSIONS, impression))
     texts = tuple(Remark(what, text) for what, text in said if text)

@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -23,23 +23,23 @@ from service.pacs.uids import uid_of
 
 WITHOUT_PATIENT = "GSCo: written without the patient's data"
 LONGEST_IDENTIFIER = 256
-"""Longer than DICOM allows: an identifier that is cut is another patient's, or nobody's."""
-
+"""Longer than DICOM allows: an identifier that is cut or tidied is another patient's."""
 
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 _SEXES = ("M", "F", "O")
 _ONE_AT_A_TIME = threading.Lock()  # what is silenced belongs to the whole process
 
-_TEXTS: Mapping[str, tuple[str, int]] = {
-    "patient_id": ("PatientID", LONGEST_IDENTIFIER),
-    "issuer_of_patient_id": ("IssuerOfPatientID", LONGEST_IDENTIFIER),
-    "study_id": ("StudyID", LONGEST_IDENTIFIER),
-    "accession_number": ("AccessionNumber", LONGEST_IDENTIFIER),
-    "study_description": ("StudyDescription", 64),
-    "deidentification_method": ("DeidentificationMethod", 64),
+_IDENTIFIERS: Mapping[str, str] = {
+    "patient_id": "PatientID",
+    "issuer_of_patient_id": "IssuerOfPatientID",
+    "study_id": "StudyID",
+    "accession_number": "AccessionNumber",
 }
-"""Free texts, by the field that holds them, and how long they may be."""
+_NAMES: Mapping[str, str] = {
+    "patient_name": "PatientName",
+    "referring_physician_name": "ReferringPhysicianName",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Plane:
     slice_thickness: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SourceImage:
     """The image that was looked at. `frame_number` is None where the object has but one frame.
 
@@ -72,28 +72,28 @@ class SourceImage:
     plane: Plane | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Source:
     """Patient and study that results belong to, and the image they are about, where there is one.
 
     Dates and times are DICOM's (PS3.5 section 6.2), or empty. With a `deidentification_method`,
-    the patient's identity has been removed.
+    the patient's identity has been removed. It has no representation to log.
     """
 
     study_instance_uid: str
     image: SourceImage | None = None
     is_anonymous: bool = False
-    patient_name: str = field(default="", repr=False)
-    patient_id: str = field(default="", repr=False)
-    issuer_of_patient_id: str = field(default="", repr=False)
-    patient_birth_date: str = field(default="", repr=False)
-    patient_sex: str = field(default="", repr=False)
-    study_date: str = field(default="", repr=False)
-    study_time: str = field(default="", repr=False)
-    study_id: str = field(default="", repr=False)
-    study_description: str = field(default="", repr=False)
-    accession_number: str = field(default="", repr=False)
-    referring_physician_name: str = field(default="", repr=False)
+    patient_name: str = ""
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    study_id: str = ""
+    study_description: str = ""
+    accession_number: str = ""
+    referring_physician_name: str = ""
     timezone_offset_from_utc: str = ""
     deidentification_method: str = ""
 
@@ -154,26 +154,39 @@ def source_of(dataset: Any, frame_number: int = 1) -> Source:
         return Source(
             study_instance_uid=references.study_instance_uid,
             image=_image(dataset, references, frame_number),
-            patient_name=_name(_text(dataset, "PatientName", 300)),
-            referring_physician_name=_name(_text(dataset, "ReferringPhysicianName", 300)),
             patient_birth_date=_date(dataset, "PatientBirthDate"),
-            patient_sex=_one_of(_SEXES, _text(dataset, "PatientSex", 16)),
+            patient_sex=_one_of(_SEXES, _text(dataset, "PatientSex")),
             study_date=_date(dataset, "StudyDate"),
-            study_time=_matching(_TIME, _text(dataset, "StudyTime", 16)),
-            timezone_offset_from_utc=_matching(
-                _OFFSET, _text(dataset, "TimezoneOffsetFromUTC", 16)
-            ),
-            **_texts(dataset),
+            study_time=_matching(_TIME, _text(dataset, "StudyTime")),
+            timezone_offset_from_utc=_matching(_OFFSET, _text(dataset, "TimezoneOffsetFromUTC")),
+            study_description=_text(dataset, "StudyDescription"),
+            deidentification_method=_deidentification(dataset),
+            **_identities(dataset),
         )
 
 
-def _texts(dataset: Any) -> dict[str, Any]:
-    return {name: _text(dataset, keyword, longest) for name, (keyword, longest) in _TEXTS.items()}
+def _identities(dataset: Any) -> dict[str, Any]:
+    """Names and identifiers exactly as they are said, by the field that holds them."""
+    identifiers = {name: _exact(dataset, keyword) for name, keyword in _IDENTIFIERS.items()}
+    names = {name: _name(_exact(dataset, keyword)) for name, keyword in _NAMES.items()}
+    return {**identifiers, **names}
+
+
+def _exact(dataset: Any, keyword: str) -> str:
+    text = str(first(_value(dataset, keyword)) or "")
+    return "".join(filter(str.isprintable, text)).strip()[:LONGEST_IDENTIFIER]
 
 
 def _name(text: str) -> str:
     """Three component groups of 64 characters (PS3.5 section 6.2.1.1)."""
     return "=".join(group[:64] for group in text.split("=")[:3])
+
+
+def _deidentification(dataset: Any) -> str:
+    """How the patient's identity was removed from the source, where it was."""
+    if code_string(dataset, "PatientIdentityRemoved") != "YES":
+        return ""
+    return _text(dataset, "DeidentificationMethod") or "as in the source"
 
 
 def _image(dataset: Any, references: DicomReferences, frame_number: int) -> SourceImage:
@@ -185,7 +198,7 @@ def _image(dataset: Any, references: DicomReferences, frame_number: int) -> Sour
         rows=_whole(dataset, "Rows"),
         columns=_whole(dataset, "Columns"),
         frame_number=frame_number if frames > 1 else None,
-        is_lossy=_text(dataset, "LossyImageCompression", 16) == "01",
+        is_lossy=_text(dataset, "LossyImageCompression") == "01",
         burned_in_annotation=code_string(dataset, "BurnedInAnnotation"),
         laterality=_one_of(("R", "L", "U", "B"), _laterality(dataset)) or None,
         patient_orientation=orientation if _is_orientation(orientation) else (),
@@ -194,11 +207,11 @@ def _image(dataset: Any, references: DicomReferences, frame_number: int) -> Sour
 
 
 def _laterality(dataset: Any) -> str:
-    return _text(dataset, "ImageLaterality", 16) or _text(dataset, "Laterality", 16)
+    return _text(dataset, "ImageLaterality") or _text(dataset, "Laterality")
 
 
 def _plane(dataset: Any) -> Plane | None:
-    frame_of_reference = _text(dataset, "FrameOfReferenceUID", 65)
+    frame_of_reference = _exact(dataset, "FrameOfReferenceUID")
     position = _numbers(dataset, "ImagePositionPatient", 3)
     orientation = _numbers(dataset, "ImageOrientationPatient", 6)
     spacing = _numbers(dataset, "PixelSpacing", 2)
@@ -209,8 +222,8 @@ def _plane(dataset: Any) -> Plane | None:
     return Plane(frame_of_reference, (x, y, z), orientation, (spacing[0], spacing[1]), thickness[0])
 
 
-def _text(dataset: Any, keyword: str, longest: int) -> str:
-    return line(str(first(_value(dataset, keyword)) or ""), longest)
+def _text(dataset: Any, keyword: str) -> str:
+    return line(str(first(_value(dataset, keyword)) or ""))
 
 
 def _values(dataset: Any, keyword: str) -> tuple[str, ...]:
@@ -241,7 +254,7 @@ def _value(dataset: Any, keyword: str) -> Any:
 
 
 def _date(dataset: Any, keyword: str) -> str:
-    text = _text(dataset, keyword, 16)
+    text = _text(dataset, keyword)
     try:
         return datetime.strptime(text, "%Y%m%d").strftime("%Y%m%d")  # noqa: DTZ007 - a date
     except ValueError:

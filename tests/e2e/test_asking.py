@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydicom import dcmread
 
 from service.demo import home as demo_home
 from service.demo import phantoms
@@ -102,6 +103,22 @@ def test_several_labels_from_the_command_line(home: Path, image: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert re.search(r"generalist, with evidence \(\w+\)", done.stdout)
+
+
+def test_standard_objects_from_the_command_line(home: Path, image: Path) -> None:
+    out = image.with_name("results")
+
+    done = gsco(
+        home, "diagnose", image, "--task", "phantom-derm", "--results", out, "--json"
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {
+        "sr.dcm", "capture-1.dcm", "key-object.dcm", "fhir.json", "oru.hl7"
+    }  # fmt: skip
+    asked, report = dcmread(image), dcmread(out / "sr.dcm")
+    assert (report.StudyInstanceUID, report.PatientID) == (asked.StudyInstanceUID, asked.PatientID)
+    assert json.loads(done.stdout)["labels"][0] in (out / "oru.hl7").read_text("utf-8").lower()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,24 @@
 """What results repeat of a DICOM object: cleaned, and nothing else."""
 
 import logging
+import warnings
 
 import pytest
-from pacs_objects import INSTANCE, STUDY, a_ct_header, a_header, a_source, file_of
+from builders import a_diagnosis, a_picture
+from pacs_objects import (
+    INSTANCE,
+    STUDY,
+    a_ct_header,
+    a_header,
+    a_source,
+    an_explanation,
+    file_of,
+)
 from pydicom import Dataset
 
 from service.errors import UnsupportedImage
 from service.intake.limits import Limits
+from service.pacs.results import files
 from service.pacs.source import anonymous, read_source, source_of
 
 PATIENT = ("Doe", "4711", "HOSPITAL", "19700102", "A-12", "Roe")
@@ -24,8 +35,10 @@ def test_patient_study_and_image_are_the_objects_own() -> None:
     assert (source.image.rows, source.image.columns) == (32, 24)
 
 
-def test_a_source_can_be_logged_without_naming_the_patient() -> None:
-    assert not any(word in repr(a_source()) for word in PATIENT)
+def test_a_source_can_be_logged_without_naming_patient_or_study() -> None:
+    source = a_source()
+
+    assert not any(word in repr((source, source.image)) for word in (*PATIENT, STUDY))
 
 
 def test_a_frame_is_named_only_where_there_are_several() -> None:
@@ -79,9 +92,22 @@ def test_texts_are_one_line_of_the_length_that_dicom_allows() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_an_identifier_is_never_cut_to_what_dicom_allows() -> None:
-    source = a_source(AccessionNumber="A" * 40, PatientID="4711" * 20)
+    source = a_source(AccessionNumber="A" * 40, PatientID="47  11" * 20)
 
-    assert (source.accession_number, source.patient_id) == ("A" * 40, "4711" * 20)
+    assert (source.accession_number, source.patient_id) == ("A" * 40, "47  11" * 20)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"PatientIdentityRemoved": "YES", "DeidentificationMethod": "hash"}, "hash"),
+        ({"PatientIdentityRemoved": "YES"}, "as in the source"),
+        ({"PatientIdentityRemoved": "NO", "DeidentificationMethod": "hash"}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_has_lost_its_identity_stays_without_one(said: dict[str, str], kept: str) -> None:
+    assert a_source(**said).deidentification_method == kept
 
 
 def test_names_are_read_in_the_character_set_of_the_file() -> None:
@@ -130,3 +156,21 @@ def test_an_anonymous_source_is_a_study_of_its_own() -> None:
 def test_an_empty_dataset_is_refused_in_one_sentence() -> None:
     with pytest.raises(UnsupportedImage):
         source_of(Dataset())
+
+
+@pytest.mark.filterwarnings("ignore:The value length:UserWarning")  # while the header is made
+def test_writing_logs_nothing_of_the_patient_and_warns_of_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = dict.fromkeys(("PatientName", "ReferringPhysicianName"), "MARKER")
+    numbers = dict.fromkeys(("PatientID", "AccessionNumber", "StudyID"), "MARKER" * 20)
+    source = a_source(**names, **numbers)
+    caplog.clear()
+
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        written = files(a_diagnosis(), source, None, a_picture(), [an_explanation()])
+
+    assert "MARKER" not in caplog.text
+    assert not any("MARKER" in one.name for one in written)
+    assert all(b"MARKER" in one.data for one in written)
