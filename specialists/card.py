@@ -15,7 +15,7 @@ Research and evaluation only; not a medical device.
 - Task: {task} ({kind}); labels: {labels}
 - Parameters: {parameters:,}; embedding: {dimension} numbers, the pooled pre-logits
 - Preprocessing: {preprocessing}, {input_size} × {input_size} px
-- Trained on data with fingerprint `{fingerprint}`
+{trunk}- Trained on data with fingerprint `{fingerprint}`
 - Licence: {licence}
 
 | validation | |
@@ -41,6 +41,7 @@ def write(manifest: "Manifest") -> str:
         dimension=manifest.embedding_dimension,
         preprocessing=manifest.preprocessing.version,
         input_size=manifest.preprocessing.input_size,
+        trunk=_trunk(manifest.trunk_sha256),
         fingerprint=manifest.data_fingerprint[:16] or NOT_STATED,
         licence=manifest.licence,
         validation="\n".join(_row(*entry) for entry in manifest.validation.items())
@@ -49,6 +50,10 @@ def write(manifest: "Manifest") -> str:
         or NOT_STATED,
         temperature=manifest.temperature,
     )
+
+
+def _trunk(sha256: str) -> str:
+    return f"- Linear probe on a frozen trunk, sha256 `{sha256[:16]}`\n" if sha256 else ""
 
 
 def _row(name: str, value: float | None) -> str:

@@ -20,6 +20,21 @@ class Scale(StrEnum):
     NANO = "nano"
 
 
+class Procedure(StrEnum):
+    """How a backbone becomes a specialist: all of it is trained, or a linear layer on top."""
+
+    END_TO_END = "end-to-end"
+    LINEAR_PROBE = "linear-probe"
+
+
+class Precision(StrEnum):
+    """What a training computes in; `auto` is bfloat16 autocast where the hardware has it."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """How a backbone is built at one scale, and what it expects to see."""
@@ -61,7 +76,8 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     warmup_epochs: float
-    balanced: bool
+    balanced: bool  # rare labels weigh more
+    precision: Precision
     augmentation: "Augmentation"
 
 
@@ -104,8 +120,20 @@ def recipe_of(scale: Scale, images: int | None = None) -> Recipe:
     fields = dict(_DOCUMENT["recipe"][scale])
     least_steps = fields.pop("least_steps")
     augmentation = Augmentation(**fields.pop("augmentation", {}))
-    recipe = Recipe(**fields, augmentation=augmentation)
+    precision = Precision(fields.pop("precision"))
+    recipe = Recipe(**fields, precision=precision, augmentation=augmentation)
     return recipe if images is None else _stretched(recipe, images, least_steps)
+
+
+def augmentation_of(scale: Scale) -> Augmentation:
+    """The recipe's own augmentation, or what is usual where the recipe has none."""
+    own = recipe_of(scale).augmentation
+    return Augmentation(**_DOCUMENT["augmentation"]) if own == Augmentation() else own
+
+
+def probe_penalties() -> tuple[float, ...]:
+    """The L2 penalties among which a linear probe chooses."""
+    return tuple(_DOCUMENT["probe"]["penalties"])
 
 
 def _stretched(recipe: Recipe, images: int, least_steps: int) -> Recipe:

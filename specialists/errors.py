@@ -10,6 +10,8 @@ SpecialistsError
 ├── InvalidSpecialist      a specialist's folder is incomplete or does not match its manifest
 ├── InvalidWeights         pretrained weights cannot be read or fit no backbone that is trained
 ├── InvalidDataset         training data cannot be read or does not fit the task
+├── InvalidRecipe          what was asked of a training contradicts itself
+├── TrainingDiverged       the loss of a training is no longer a finite number
 └── PoolOverloaded         a backbone's queue is full: try again later
 """
 
@@ -52,6 +54,14 @@ class InvalidWeights(SpecialistsError):
 
 class InvalidDataset(SpecialistsError):
     """Training data cannot be read or does not fit the task."""
+
+
+class InvalidRecipe(SpecialistsError):
+    """What was asked of a training contradicts itself."""
+
+
+class TrainingDiverged(SpecialistsError):
+    """The loss of a training is no longer a finite number; nothing of it is kept."""
 
 
 class PoolOverloaded(SpecialistsError):

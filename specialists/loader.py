@@ -21,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from specialists import card, catalogue, transforms
+from specialists import card, catalogue, transforms, trunk
 from specialists.architectures import EmbeddingClassifier, build, on_device
 from specialists.catalogue import Architecture, Scale
 from specialists.errors import InvalidSpecialist, UnknownBackbone
@@ -63,6 +63,7 @@ class Manifest:
     temperature: float  # logits are divided by it before they become probabilities
     licence: str
     weights_sha256: str = ""
+    trunk_sha256: str = ""  # of a linear probe: who has the same has the same trunk (trunk.py)
     format: int = FORMAT
 
 
@@ -174,6 +175,7 @@ def load(folder: Path, task: Task | None = None, device: str = "cpu") -> Special
     tensors = _read_weights(folder / WEIGHTS, manifest)
     model = build(architecture, len(manifest.labels))
     _fill(model, tensors, manifest)
+    _check_trunk(tensors, model, manifest)
     return Specialist(manifest, on_device(model, device).eval())
 
 
@@ -240,7 +242,22 @@ def _read_weights(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         raise InvalidSpecialist(f"{path.name} of {manifest.backbone!r} is damaged") from error
 
 
+def _check_trunk(
+    tensors: dict[str, Tensor], model: EmbeddingClassifier, manifest: Manifest
+) -> None:
+    promised = manifest.trunk_sha256
+    if promised and trunk.sha256(tensors, model.classifier_names()) != promised:
+        raise InvalidSpecialist(
+            f"the trunk of {manifest.backbone!r} is not the one of its manifest: sha256 differs"
+        )
+
+
 def _fill(model: EmbeddingClassifier, tensors: dict[str, Tensor], manifest: Manifest) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InvalidSpecialist(
+                f"tensor {name[:80]!r} of {manifest.backbone!r} holds numbers that are not finite"
+            )
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

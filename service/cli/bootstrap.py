@@ -8,7 +8,7 @@ import typer
 
 from service.app import running_generalist
 from service.cli import output
-from service.cli.specialists import DataOption, TaskOption
+from service.cli.choices import DataOption, TaskOption
 from service.evaluation.cases import cases_of
 from service.settings import Settings
 from specialists import task as tasks

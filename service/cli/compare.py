@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli import output
-from service.cli.specialists import DataOption, TaskOption, WeightsOption, named, weights_of
+from service.cli.choices import DataOption, TaskOption, WeightsOption, named, weights_of
 from service.settings import Settings
 from specialists import catalogue
 from specialists import task as tasks

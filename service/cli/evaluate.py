@@ -8,7 +8,7 @@ import typer
 
 from service import calibration
 from service.cli import output
-from service.cli.specialists import DataOption
+from service.cli.choices import DataOption
 from service.errors import Misconfigured
 from service.settings import Settings
 from specialists import task as tasks

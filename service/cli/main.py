@@ -28,6 +28,7 @@ from service.errors import GscoError, Misconfigured
 from service.settings import read_settings
 from specialists.errors import (
     InvalidDataset,
+    InvalidRecipe,
     InvalidWeights,
     SpecialistRefused,
     SpecialistsError,
@@ -42,6 +43,7 @@ WRONG_USE = (
     UnknownLabel,
     InvalidWeights,
     InvalidDataset,
+    InvalidRecipe,
     SpecialistRefused,
     Misconfigured,
 )

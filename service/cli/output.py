@@ -34,6 +34,14 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     results.print(table)
 
 
+def print_rows(title: str, rows: list[dict[str, Any]], *, json: bool) -> None:
+    """Rows of the same fields, as a table or as JSON."""
+    if json:
+        print_json(rows)
+    elif rows:
+        print_table(title, list(rows[0]), [[shown(v) for v in row.values()] for row in rows])
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """A progress bar on stderr, gone when done; none where nobody watches."""

@@ -11,8 +11,8 @@ import typer
 
 from service import app as composition
 from service.cli import output, retrieval_checks
+from service.cli.choices import DataOption, TaskOption
 from service.cli.serving import read_file
-from service.cli.specialists import DataOption, TaskOption
 from service.errors import Misconfigured
 from service.intake.deidentify import pseudonym
 from service.persistence import database

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import cattrs
 
-from specialists.catalogue import Augmentation, Recipe
+from specialists.catalogue import Augmentation, Precision, Procedure, Recipe
 from specialists.errors import SpecialistRefused
 from specialists.loader import Manifest
 from specialists.training.metrics import Metrics
@@ -211,13 +211,19 @@ def _is_temperature(value: Any) -> bool:
 _VERSIONS = ("torch", "timm")
 _RECIPE: dict[str, Check] = {
     **{field.name: _is_number for field in fields(Recipe)},
-    **dict.fromkeys(("seed", "epochs_done", "best_epoch", "seconds"), _is_number),
+    **dict.fromkeys(
+        ("seed", "seeds", "epochs_done", "best_epoch", "seconds", "penalty"), _is_number
+    ),
     **dict.fromkeys(_VERSIONS, _is_version),
     **dict.fromkeys(("run", "begun_from_sha256", "imported_sha256"), is_sha256),
     "augmentation": _is_augmentation,
+    "precision": lambda value: value in tuple(Precision),
+    "procedure": lambda value: value in tuple(Procedure),
 }
+_FIGURES = (*(field.name for field in fields(Metrics)), "loss")
 _VALIDATION: dict[str, Check] = dict.fromkeys(
-    (*(field.name for field in fields(Metrics)), "loss", "images"), _is_figure
+    (*_FIGURES, *(f"{name}_{of}" for name in _FIGURES for of in ("mean", "sd")), "images"),
+    _is_figure,
 )
 _KNOWN = {*_RECIPE, *_VALIDATION, "begun_from"}
 _MANIFEST: dict[str, Check] = {
@@ -226,8 +232,10 @@ _MANIFEST: dict[str, Check] = {
     **dict.fromkeys(("recipe", "validation"), _is_object),
     "labels": _are_labels,
     "preprocessing": _is_preprocessing,
-    "data_fingerprint": lambda value: value == "" or is_sha256(value),
+    **dict.fromkeys(
+        ("data_fingerprint", "trunk_sha256"), lambda value: value == "" or is_sha256(value)
+    ),
     "temperature": _is_temperature,
     "weights_sha256": is_sha256,
 }
-_REQUIRED = tuple(name for name in _MANIFEST if name != "format")
+_REQUIRED = tuple(name for name in _MANIFEST if name not in ("format", "trunk_sha256"))

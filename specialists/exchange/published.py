@@ -7,22 +7,17 @@ nothing else; what comes back is a safetensors file.
 
 import hashlib
 import re
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from specialists import catalogue, loader
 from specialists.architectures import EmbeddingClassifier, build
 from specialists.catalogue import Architecture, Scale
 from specialists.errors import InvalidWeights, SpecialistRefused
-from specialists.exchange import allowed, incoming, tensors, unpickle
+from specialists.exchange import allowed, incoming, pickles, tensors, unpickle
 from specialists.exchange.allowed import NOT_STATED
 from specialists.exchange.incoming import Added
 from specialists.loader import Manifest
@@ -31,15 +26,8 @@ from specialists.training import pretrained
 
 SUFFIXES = (".pth", ".pt")
 MAX_BYTES = 2 * 2**30
-TIMEOUT_SECONDS = 300.0
 
 _NAME = re.compile(r"(?P<dataset>.+?)_224_(?P<how>[A-Za-z]+)_(?P<arch>.+)_s(?P<seed>\d+)_best")
-_SENTENCES = {
-    unpickle.CODE: "it holds more than tensors, and would run code: it was not opened",
-    unpickle.NOT_TENSORS: "it is not a state dict, names with their tensors",
-    unpickle.DAMAGED: "it is damaged, or not a PyTorch checkpoint",
-    unpickle.MEMORY: "it needs more memory than its size allows",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +47,7 @@ def take_in(
     licence: str = NOT_STATED,
     over: bool = False,
     command: tuple[str, ...] = unpickle.COMMAND,
-    timeout_seconds: float = TIMEOUT_SECONDS,
+    timeout_seconds: float = pickles.TIMEOUT_SECONDS,
 ) -> Added:
     """A published checkpoint as a specialist in `home/TASK/BACKBONE`, at full scale.
 
@@ -70,7 +58,7 @@ def take_in(
     key = _backbone(backbone, named, file)
     architecture = catalogue.find(key).at(Scale.FULL)
     _check_file(file)
-    found = _opened(file, command, timeout_seconds)
+    found = pickles.opened(file, command, timeout_seconds)
     model = build(architecture, len(task.labels)).eval()
     _fill(model, found, f"{file.name} for {key!r}")
     weights = save_tensors(loader.stored(model))
@@ -117,32 +105,6 @@ def _check_file(file: Path) -> None:
         raise SpecialistRefused(f"{file.name} is larger than {MAX_BYTES} bytes")
 
 
-def _opened(file: Path, command: tuple[str, ...], timeout_seconds: float) -> tensors.Tensors:
-    """The tensors, as another process wrote them; what it says is never shown, only its end."""
-    with tempfile.TemporaryDirectory(prefix="gsco-import-") as folder:
-        fresh = Path(folder) / "tensors.safetensors"
-        arguments = (str(file.resolve()), str(fresh), str(int(timeout_seconds)))
-        try:
-            ended = subprocess.run(  # noqa: S603 our own module, by our own interpreter
-                (sys.executable, *command, *arguments),
-                env={},
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=timeout_seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            _refuse(file, f"it was not read within {timeout_seconds:.0f} seconds")
-        if ended.returncode != 0 or not fresh.is_file():
-            _refuse(file, _SENTENCES.get(ended.returncode, "it made its reader fail"))
-        try:
-            return load_tensors(fresh.read_bytes())
-        except SafetensorError:  # what opened a hostile file is not trusted either
-            _refuse(file, "it made its reader fail")
-
-
 def _fill(model: EmbeddingClassifier, found: tensors.Tensors, where: str) -> None:
     """Puts every tensor into its place, the last layer's too."""
     try:
@@ -187,7 +149,3 @@ def _manifest(
 def _sha256(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _refuse(file: Path, problem: str) -> NoReturn:
-    raise SpecialistRefused(f"{file.name} is refused: {problem}")

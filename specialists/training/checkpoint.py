@@ -1,5 +1,6 @@
 """Where an interrupted training goes on: tensors and their progress in one safetensors file."""
 
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -43,8 +44,20 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         f"{part}/{name}": t.contiguous() for part, ts in parts.items() for name, t in ts.items()
     }
     fresh = path.with_suffix(".writing")
-    save_file(tensors, fresh, metadata={"progress": json.dumps(asdict(checkpoint.progress))})
+    try:
+        save_file(tensors, fresh, metadata={"progress": json.dumps(asdict(checkpoint.progress))})
+        _sync(fresh)
+    except SafetensorError as error:  # so the format's library says that the disk is full
+        fresh.unlink(missing_ok=True)
+        problem = f"the training's checkpoint is not written: {error}"
+        raise OSError(errno.EIO, problem, str(path.parent)) from error
     os.replace(fresh, path)
+
+
+def _sync(path: Path) -> None:
+    """On the disk when this returns: a power cut leaves the checkpoint before, or this one."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read(path: Path, run: str) -> Checkpoint | None:
@@ -72,9 +85,16 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Gives an optimiser its memory back."""
+    """Gives an optimiser its memory back, in the memory layout of its parameters."""
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, Tensors] = {}
     for key, tensor in tensors.items():
         place, name = key.split("/")
-        state.setdefault(int(place), {})[name] = tensor
+        state.setdefault(int(place), {})[name] = _laid_out_as(parameters[int(place)], tensor)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    if tensor.shape != parameter.shape:
+        return tensor  # a count
+    return torch.empty_like(parameter, device="cpu", dtype=tensor.dtype).copy_(tensor)

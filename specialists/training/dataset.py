@@ -1,4 +1,4 @@
-"""Labelled images to train on, evaluate with and retrieve from: a MedMNIST file or a folder."""
+"""Labelled images to train on, evaluate with and retrieve from: a MedMNIST file, folder or CSV."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ import numpy as np
 from specialists.errors import InvalidDataset
 from specialists.task import Task
 from specialists.training import folder, medmnist
+from specialists.training.metrics import marked
 from specialists.training.split import Split
 
 VALIDATION_SHARE = 0.1
@@ -44,10 +45,11 @@ class Dataset:
 
 
 def read(path: Path, task: Task) -> Dataset:
-    """The dataset in a MedMNIST .npz file, or in a folder of images.
+    """The dataset in a MedMNIST .npz file, in a folder of images, or in a CSV that names images.
 
     A folder holds `index.csv` (columns split, image, label and, where known, group), or else
-    `{train,val,test}/LABEL/*.jpg|png`. Raises InvalidDataset with the first thing wrong.
+    `{train,val,test}/LABEL/*.jpg|png`; a CSV of that kind may have any name. Raises InvalidDataset
+    with the first thing wrong.
     """
     if not task.is_labelled:
         raise InvalidDataset(
@@ -55,17 +57,36 @@ def read(path: Path, task: Task) -> Dataset:
         )
     if not path.exists():
         raise InvalidDataset(f"no dataset at {path}")
-    splits = folder.read(path, task) if path.is_dir() else medmnist.read(path, task)
-    return Dataset(path.name, task, _with_validation(splits, path.name))
+    return Dataset(path.name, task, with_validation(_splits(path, task), path.name))
 
 
-def _with_validation(splits: Mapping[str, Split], source: str) -> dict[str, Split]:
+def _splits(path: Path, task: Task) -> dict[str, Split]:
+    if path.is_dir():
+        return folder.read(path, task)
+    if path.suffix.lower() == ".csv":
+        return folder.read(path.parent, task, path.name)
+    return medmnist.read(path, task)
+
+
+def with_validation(splits: Mapping[str, Split], source: str) -> dict[str, Split]:
+    """The splits, where there is no `val` with one held out of `train`; raises InvalidDataset."""
     if "train" not in splits:
         raise InvalidDataset(f"{source} has no split 'train', only {_listed(splits)}")
     if "val" in splits:
         return dict(splits)
     train, val = hold_out(splits["train"], VALIDATION_SHARE, source)
     return {**splits, "train": train, "val": val}
+
+
+def demand_every_label(dataset: Dataset) -> None:
+    """Raises InvalidDataset where no training image has some label: nobody could learn it."""
+    counts = marked(dataset.task, dataset.split("train").targets).sum(axis=0)
+    for name, count in zip(dataset.task.label_names, counts, strict=True):
+        if not count:
+            raise InvalidDataset(
+                f"no training image of {dataset.source} has the label {name!r}: add some, or make "
+                f"task {dataset.task.name!r} without it"
+            )
 
 
 def hold_out(split: Split, share: float, source: str = "the dataset") -> tuple[Split, Split]:

@@ -1,4 +1,4 @@
-"""A folder of images: `index.csv`, or {train,val,test}/LABEL/*.jpg|png."""
+"""A folder of images: a CSV that names them, or {train,val,test}/LABEL/*.jpg|png|dcm."""
 
 import csv
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from specialists.errors import InvalidDataset
 from specialists.task import Task, TaskKind
 from specialists.training.split import SPLITS, FileImages, Split, Targets, single_target
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+INDEX = "index.csv"
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".dcm"})
 SEPARATOR = "|"
 """Between the labels of one image in a CSV, as in ChestX-ray14's."""
 
@@ -24,14 +25,11 @@ class _Row:
     group: str | None
 
 
-def read(folder: Path, task: Task) -> dict[str, Split]:
-    """The splits that the folder has; raises InvalidDataset."""
-    index = folder / "index.csv"
-    rows = list(_indexed(index) if index.is_file() else _walked(folder))
+def read(folder: Path, task: Task, index: str = INDEX) -> dict[str, Split]:
+    """The splits that the folder has, by the index where there is one; raises InvalidDataset."""
+    rows = list(_indexed(folder / index) if (folder / index).is_file() else _walked(folder))
     if not rows:
-        raise InvalidDataset(
-            f"{folder.name} has no index.csv and no images in {{split}}/{{label}}/"
-        )
+        raise InvalidDataset(f"{folder.name} has no {index} and no images in {{split}}/{{label}}/")
     return {
         name: _split(folder, [r for r in rows if r.split == name], task)
         for name in SPLITS

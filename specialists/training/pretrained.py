@@ -19,6 +19,7 @@ from specialists import catalogue, loader
 from specialists.architectures import EmbeddingClassifier, build
 from specialists.catalogue import Scale
 from specialists.errors import InvalidWeights
+from specialists.training import hub, positions
 
 SUFFIX = ".safetensors"
 HEADS = frozenset({"classifier", "fc", "head", "head_dist", "last_linear"})
@@ -36,6 +37,11 @@ class Pretrained:
 
     path: Path
     sha256: str
+
+    @property
+    def name(self) -> str:
+        """The file's, or in the hub's cache the repository and revision that it belongs to."""
+        return hub.name_of(self.path) or self.path.name
 
 
 def choose(
@@ -67,13 +73,18 @@ def fill(model: EmbeddingClassifier, weights: Pretrained, key: str) -> None:
     content = _read(weights.path)
     if loader.sha256(content) != weights.sha256:
         raise InvalidWeights(f"{weights.path.name} has changed since it was chosen")
-    tensors = fitting(model, _tensors(weights.path, content), f"{weights.path.name} for {key!r}")
+    tensors = fitting(model, _tensors(weights.path, content), f"{weights.name} for {key!r}")
     wanted = model.backbone.state_dict()
     usable = {
         name: tensor
         for name, tensor in tensors.items()
         if name in wanted and tensor.shape == wanted[name].shape
     }
+    for name, tensor in usable.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InvalidWeights(
+                f"{weights.name} for {key!r}: tensor {name!r} holds numbers that are not finite"
+            )
     model.backbone.load_state_dict(usable, strict=False)
 
 
@@ -106,6 +117,7 @@ def fitting(model: EmbeddingClassifier, tensors: Tensors, where: str) -> Tensors
     """The tensors under the backbone's names: as they are, or as timm converts them."""
     last = model.classifier_names()
     named = {_name(name, model.backbone): tensor for name, tensor in tensors.items()}
+    named = positions.resized(model.backbone, named)
     problem = _problem(model.backbone, last, named)
     if problem is None:
         return named

@@ -7,23 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from timm.optim import param_groups_weight_decay
 from torch import Generator, Tensor
 
 from specialists.architectures import EmbeddingClassifier, build, on_device
 from specialists.catalogue import Architecture, Recipe
-from specialists.task import Task, TaskKind
-from specialists.training import batches, checkpoint, pretrained
+from specialists.errors import TrainingDiverged
+from specialists.task import Task
+from specialists.training import batches, checkpoint, numerics, pretrained
 from specialists.training.batches import ResizedImages
-from specialists.training.calibration import loss
+from specialists.training.calibration import label_weights, loss
 from specialists.training.checkpoint import Checkpoint, Progress, Tensors
 from specialists.training.pretrained import Pretrained
 from specialists.training.split import Targets
 
 GRADIENT_NORM = 1.0
-LARGEST_WEIGHT = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +44,7 @@ class Epoch:
     validation_loss: float
     best: bool
     seconds: float
+    seed: int
 
 
 class Trainer:
@@ -74,7 +74,7 @@ class Trainer:
 
     def train(self, training: Examples, validation: Examples) -> Iterator[Epoch]:
         """Epoch after epoch, until the last or until patience is lost; then `model` is the best."""
-        weights = self._label_weights(training.targets)
+        weights = self._weights_of_labels(training.targets)
         while not self._finished():
             started = time.monotonic()
             trained = self._train_epoch(training, weights)
@@ -110,19 +110,32 @@ class Trainer:
         )
 
     def _step(self, images: Tensor, targets: Tensor, weights: Tensor | None) -> float:
-        logits, _ = self.model(self._to_device(images))
-        cost = loss(self._task.kind, logits, targets.to(self._device), weights)
+        with numerics.autocast(self._recipe.precision, self._device):
+            logits, _ = self.model(self._to_device(images))
+        cost = loss(self._task.kind, logits.float(), targets.to(self._device), weights)
+        value = self._check(float(cost.detach()))
         self._optimizer.zero_grad(set_to_none=True)
         cost.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         self._optimizer.step()
-        return float(cost.detach())
+        return value
 
     def _validate(self, examples: Examples, weights: Tensor | None) -> float:
-        logits = predict(self.model, examples.images, self._architecture, self._recipe.batch_size)
+        with numerics.autocast(self._recipe.precision, self._device):
+            logits = predict(
+                self.model, examples.images, self._architecture, self._recipe.batch_size
+            )
         targets = torch.from_numpy(examples.targets)
-        return float(
-            loss(self._task.kind, logits, targets, None if weights is None else weights.cpu())
+        on_cpu = None if weights is None else weights.cpu()
+        return self._check(float(loss(self._task.kind, logits, targets, on_cpu)))
+
+    def _check(self, cost: float) -> float:
+        """What is no number is never stored: the last good epoch's checkpoint stays."""
+        if math.isfinite(cost):
+            return cost
+        raise TrainingDiverged(
+            f"training of {self.backbone!r} diverged in epoch {self.progress.epochs_done + 1}: its "
+            f"loss is {cost}; a lower learning rate than {self._recipe.learning_rate:g} may help"
         )
 
     def _conclude(self, trained: float, validated: float, seconds: float) -> Epoch:
@@ -136,7 +149,16 @@ class Trainer:
         total = self.progress.seconds + seconds
         self.progress = replace(self.progress, epochs_done=done, seconds=total)
         self._save()
-        return Epoch(self.backbone, done, self._recipe.epochs, trained, validated, best, seconds)
+        return Epoch(
+            self.backbone,
+            done,
+            self._recipe.epochs,
+            trained,
+            validated,
+            best,
+            seconds,
+            self._seed,
+        )
 
     def _save(self) -> None:
         optimizer = checkpoint.optimizer_tensors(self._optimizer)
@@ -173,17 +195,10 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = recipe.learning_rate * share
 
-    def _label_weights(self, targets: Targets) -> Tensor | None:
-        """Rare labels weigh more: by inverse frequency, or for several labels by no : yes."""
+    def _weights_of_labels(self, targets: Targets) -> Tensor | None:
         if not self._recipe.balanced:
             return None
-        if self._task.kind == TaskKind.MULTI_LABEL:
-            present = targets.sum(axis=0)
-            weights = (len(targets) - present) / np.maximum(present, 1)
-        else:
-            counts = np.bincount(targets, minlength=len(self._task.labels))
-            weights = len(targets) / (len(counts) * np.maximum(counts, 1))
-        return torch.from_numpy(weights.clip(max=LARGEST_WEIGHT)).float().to(self._device)
+        return label_weights(self._task, targets).to(self._device)
 
     def _seed_of_epoch(self) -> int:
         return self._seed_of(f"epoch {self.progress.epochs_done}")

@@ -77,6 +77,7 @@ def test_the_full_recipe_is_the_papers() -> None:
     recipe = catalogue.recipe_of(Scale.FULL)
 
     assert (recipe.epochs, recipe.patience, recipe.learning_rate) == (100, 5, 1e-4)
+    assert recipe.batch_size == 64
     assert not recipe.balanced
     assert recipe.augmentation == catalogue.Augmentation()
 

@@ -113,10 +113,10 @@ async def test_a_specialist_that_fails_on_an_image_is_missing_for_it(
 
 
 def spoil_weights(folder: Path) -> None:
-    """The weights become not-a-number, with a manifest that says so."""
+    """Weights so large that no answer is a number, with a manifest that says so."""
     specialist = loader.load(folder)
     with torch.no_grad():
-        next(specialist.model.parameters()).fill_(torch.nan)
+        next(specialist.model.parameters()).fill_(torch.finfo(torch.float32).max)
     loader.save(folder, specialist.model, specialist.manifest)
 
 

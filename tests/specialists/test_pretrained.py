@@ -109,6 +109,24 @@ def test_positions_of_another_image_size_are_resized_as_timm_does(tmp_path: Path
     )
 
 
+def test_sams_positions_are_resized_once_to_what_timm_computes_every_time(tmp_path: Path) -> None:
+    arguments = dict(catalogue.find("sam-vit-b16").at(Scale.NANO).arguments)
+    source = timm.create_model(
+        "samvit_base_patch16", num_classes=2, **arguments | {"img_size": 128}
+    ).eval()
+    with torch.no_grad():
+        for name, parameter in source.named_parameters():
+            if "pos" in name:
+                parameter.normal_()
+    model = a_model("sam-vit-b16").eval()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    pretrained.fill(model, a_file(tmp_path, source.state_dict()), "sam-vit-b16")
+
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images)[0], source(images))
+
+
 def without(tensors: Tensors) -> None:
     del tensors["layer2.0.conv2.weight"]
 
