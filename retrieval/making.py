@@ -98,7 +98,11 @@ def _without(keys: Keys, vectors: Vectors, out: Keys) -> Any:
 
 
 def _centres(vectors: Vectors, lists: int) -> Vectors:
-    """The middles of so many lists, on the sphere, from a sample of the vectors."""
+    """The middles of so many lists, on the sphere, from a sample of the vectors.
+
+    On the GPUs where FAISS has some (extra `gpu`). Searches stay on the CPU: they take a fraction
+    of a millisecond, and faiss-gpu cannot leave out cases (docs/decisions/0009).
+    """
     means = faiss.Kmeans(
         vectors.shape[1],
         lists,
@@ -107,6 +111,7 @@ def _centres(vectors: Vectors, lists: int) -> Vectors:
         seed=SEED,
         min_points_per_centroid=1,
         max_points_per_centroid=TRAINING_VECTORS_PER_LIST,
+        gpu=faiss.get_num_gpus() > 0,
     )
     means.train(vectors)
     return np.asarray(means.centroids, np.float32)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -11,13 +12,16 @@ from fastapi import FastAPI
 from service import telemetry
 from service.api import routes
 from service.api.admission import Admission
-from service.api.dependencies import Generalist, Intake, Panel, Parts, Serving
+from service.api.dependencies import Generalist, Intake, Panel, Parts, Retriever, Serving
 from service.api.tasks import TaskFolder
 from service.calibrated import Calibrated
 from service.generalist import template as templates
 from service.pipeline import Pipeline
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry import Metrics
+
+if TYPE_CHECKING:  # SQLAlchemy is loaded when the parts are made
+    from sqlalchemy import Engine
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -109,33 +113,28 @@ async def running_panel(settings: Settings) -> AsyncIterator[tuple[Intake, Panel
         yield intake, panel
 
 
+@asynccontextmanager
+async def running_retriever(settings: Settings) -> AsyncIterator[Retriever]:
+    """Retrieval alone, as the service has it, started here and closed afterwards."""
+    async with AsyncExitStack() as stack:
+        retriever = await asyncio.to_thread(_make_retriever, settings, _engine(settings, stack))
+        stack.push_async_callback(retriever.close)
+        await retriever.start()
+        yield retriever
+
+
 async def _compose(settings: Settings, stack: AsyncExitStack) -> Parts:
     """The real parts. Importing torch takes seconds, so it is done in a thread, as is all SQL."""
     return await asyncio.to_thread(_make_parts, settings, stack)
 
 
 def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
-    from retrieval.neighbour import Filter
-    from retrieval.retriever import FaissRetriever
-    from service.persistence.database import open_engine, upgrade
     from service.persistence.store import SqlStore
 
     template = templates.find(settings.prompt_template)
-    engine = open_engine(settings.database_url)
-    stack.callback(engine.dispose)
-    upgrade(engine)
+    engine = _engine(settings, stack)
     specialists = _make_specialists(settings)
-    retriever = FaissRetriever(
-        engine,
-        settings.indexes_folder,
-        neighbours=settings.neighbours,
-        only=Filter(
-            settings.retrieval_sources,
-            settings.retrieval_licences,
-            settings.retrieval_modalities,
-            settings.retrieval_since,
-        ),
-    )
+    retriever = _make_retriever(settings, engine)
     generalist = _make_generalist(settings)
     store = SqlStore(engine)
     return Parts(
@@ -152,6 +151,32 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         generalist=generalist,
         store=store,
         intake=_make_intake(settings),
+    )
+
+
+def _engine(settings: Settings, stack: AsyncExitStack) -> "Engine":
+    from service.persistence.database import open_engine, upgrade
+
+    engine = open_engine(settings.database_url)
+    stack.callback(engine.dispose)
+    upgrade(engine)
+    return engine
+
+
+def _make_retriever(settings: Settings, engine: "Engine") -> Retriever:
+    from retrieval.neighbour import Filter
+    from retrieval.retriever import FaissRetriever
+
+    return FaissRetriever(
+        engine,
+        settings.indexes_folder,
+        neighbours=settings.neighbours,
+        only=Filter(
+            settings.retrieval_sources,
+            settings.retrieval_licences,
+            settings.retrieval_modalities,
+            settings.retrieval_since,
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """Filling the reference cases: labelled images → rows, vectors of every specialist, indexes."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -76,6 +77,16 @@ def ingest(
     return len(set(ids))
 
 
+def reports_of(data: Path) -> dict[str, str]:
+    """Texts by image, from the column `report` of a folder's index.csv, where it has one."""
+    index = data / "index.csv"
+    if not index.is_file():
+        return {}
+    with index.open(newline="", encoding="utf-8") as file:
+        rows = ((row["image"], row.get("report") or "") for row in csv.DictReader(file))
+        return {image: report for image, report in rows if report.strip()}
+
+
 def ingest_split(
     engine: Engine,
     specialists: Path,
@@ -85,12 +96,21 @@ def ingest_split(
     on_progress: OnProgress,
     pseudonym: Callable[[str], str | None] = str,
     indexes: Path | None = None,
+    reports: Mapping[str, str] | None = None,
 ) -> int:
-    """`ingest` for one split of a labelled data set; `pseudonym` is applied to its groups."""
+    """`ingest` for one split of a labelled data set; `pseudonym` is applied to its groups.
+
+    `reports` are the cases' texts by the split's ids, for tasks that write reports.
+    """
+    texts = reports or {}
     labels = [target_labels(task, target) for target in split.targets]
+    shown = zip(split.images, labels, split.groups, split.ids, strict=True)
     cases = [
-        reference_case(task, pixels, named, origin, group and pseudonym(group))
-        for pixels, named, group in zip(split.images, labels, split.groups, strict=True)
+        replace(
+            reference_case(task, pixels, named, origin, group and pseudonym(group)),
+            report=texts.get(id, ""),
+        )
+        for pixels, named, group, id in shown
     ]
     return ingest(engine, specialists, task, cases, split.images, on_progress, indexes)
 

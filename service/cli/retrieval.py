@@ -45,7 +45,8 @@ def ingest(
 ) -> None:
     """Store labelled images as reference cases, embedded by every specialist of the task.
 
-    Indexes that were built already take them in at once.
+    Indexes that were built already take them in at once. Texts in a column `report` of the
+    folder's index.csv come along: report tasks quote those of similar cases.
     """
     from service import reference_cases
     from specialists.training import dataset
@@ -67,6 +68,7 @@ def ingest(
             lambda done, total: bar.update(row, completed=done, total=total),
             _pseudonyms(settings) if patient_ids else str,
             settings.indexes_folder if built else None,
+            reference_cases.reports_of(data),
         )
     then = "the indexes hold them" if built else "now: gsco retrieval build"
     output.messages.print(f"stored {stored} reference cases of {found.name}; {then}")

@@ -5,6 +5,7 @@ generalist   an arbitration after its initial diagnosis, and without, on both en
 panel        ten full-size specialists, against the published procedure (a quarter of an hour)
 evaluation   GSCo against every other system, deceptions, ablations, other hospitals (an hour)
 retrieval    1k to 1M reference cases: recall, latency, memory, additions (a quarter of an hour)
+features     pooled against unpooled features, one retriever against all, on real data (minutes)
 gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
 
@@ -12,7 +13,15 @@ import argparse
 from pathlib import Path
 
 from specialists.catalogue import Scale
-from tests.benchmarks import end_to_end, evaluation, generalist, gradcam, panel, retrieval
+from tests.benchmarks import (
+    end_to_end,
+    evaluation,
+    features,
+    generalist,
+    gradcam,
+    panel,
+    retrieval,
+)
 
 
 def main() -> None:
@@ -30,6 +39,12 @@ def main() -> None:
     decides.add_argument("--data", type=Path, help="folder of cxr_kermany/, busi/ and cxr_nih/")
     decides.add_argument("--home", type=Path, required=True, help="home folder to work in")
     decides.add_argument("--out", type=Path, help="Markdown file to write")
+    finds = chosen.add_parser("features")
+    finds.add_argument("--home", type=Path, required=True, help="home folder with the specialists")
+    finds.add_argument("--task", required=True)
+    finds.add_argument("--data", type=Path, required=True)
+    finds.add_argument("--split", default="test")
+    finds.add_argument("--json", action="store_true")
     points = chosen.add_parser("gradcam")
     points.add_argument("--cases", type=int, default=100)
     points.add_argument("--json", action="store_true")
@@ -51,6 +66,8 @@ def main() -> None:
         panel.main(options.images, options.published_images, options.scale, as_json=options.json)
     elif options.benchmark == "gradcam":
         gradcam.main(options.cases, as_json=options.json)
+    elif options.benchmark == "features":
+        features.main(options.home, options.task, options.data, options.split, as_json=options.json)
     elif options.benchmark == "retrieval":
         retrieval.main(options.sizes, options.folder, as_json=options.json)
     else:

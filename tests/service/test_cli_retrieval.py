@@ -1,6 +1,8 @@
 """`gsco retrieval`: are the indexes sound, do similar cases help, and which may be shown."""
 
+import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 from builders import a_reference_case, a_task, sha256_of, task_toml
 from sqlalchemy import Engine
 
-from retrieval import indexing, ingest
+from retrieval import database, indexing, ingest
 from service.cli.main import main
+from service.demo import phantoms, tasks
+from service.demo.home import SHIPPED
 from service.persistence.database import open_engine, upgrade
 
 TASK, SPECIALIST, ENCODER = "cxr-pneumonia", "resnet18", sha256_of("encoder")
@@ -95,3 +99,69 @@ def test_options_narrow_what_the_settings_allow(  # type: ignore[no-untyped-def]
     code, _, err = gsco("retrieval", "search", file, "--task", TASK, "--licence", "internal")
     assert code == 2
     assert "'internal' is not among the licences that GSCO_RETRIEVAL_LICENCES allows" in err
+
+
+# -- with real specialists --
+
+
+@pytest.fixture
+def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """A home that knows phantom-cxr with two shipped specialists, and images with reports."""
+    home, images = tmp_path / "told", tmp_path / "images"
+    (home / "tasks").mkdir(parents=True)
+    text = tasks.toml("phantom-cxr").replace("[[labels]]", PANEL + "\n[[labels]]", 1)
+    (home / "tasks" / "phantom-cxr.toml").write_text(text)
+    for key in ("resnet18", "vgg16"):
+        shutil.copytree(SHIPPED / "phantom-cxr" / key, home / "specialists" / "phantom-cxr" / key)
+    images.mkdir()
+    with (images / "index.csv").open("w", newline="") as file:
+        index = csv.writer(file)
+        index.writerow(["split", "image", "label", "report"])
+        for number, one in enumerate(phantoms.series("chest", 48, seed=3, size=64)):
+            phantoms.write_png(one, images / f"{number}.png")
+            split = "train" if number % 2 else "val"
+            index.writerow([split, f"{number}.png", one.labels[0], one.report])
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["--home", str(home), *map(str, arguments)])
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    run.home, run.images = home, images  # type: ignore[attr-defined]
+    return run
+
+
+PANEL = 'panel = ["resnet18", "vgg16"]'
+
+
+def test_reports_come_along_with_their_images(told) -> None:  # type: ignore[no-untyped-def]
+    code, _, _ = told("retrieval", "ingest", "--task", "phantom-cxr", "--data", told.images)
+
+    engine = open_engine(f"sqlite:///{told.home / 'gsco.db'}")
+    stored = database.cases(engine, "phantom-cxr", limit=100)
+    engine.dispose()
+    assert code == 0
+    assert len(stored) == 24
+    assert all("Impression" in case.report for case in stored)
+
+
+def test_whether_similar_cases_help_is_asked_with_images_nobody_has_seen(told) -> None:  # type: ignore[no-untyped-def]
+    on = ("--task", "phantom-cxr", "--data", told.images)
+    told("retrieval", "ingest", *on)
+    told("retrieval", "build", "--task", "phantom-cxr")
+
+    code, out, _ = told("retrieval", "assess", *on, "--json")
+
+    document = json.loads(out)
+    assert code == 0
+    assert (document["cases"], document["groups"]) == (24, 24)
+    assert 0 <= document["neighbours"]["value"] <= 1
+    assert document["verdict"] in {"helps", "undecided", "does not help"}
+
+
+def test_without_indexes_it_cannot_be_asked(told) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = told("retrieval", "assess", "--task", "phantom-cxr", "--data", told.images)
+    assert code == 1
+    assert "no image has a neighbour" in err
+    assert "has been built" in err
