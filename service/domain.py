@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.neighbour import Neighbour
-from specialists.prediction import Pixels, SpecialistPrediction
+from specialists.prediction import Pixels, Segmentation, SpecialistPrediction
 from specialists.task import Task
 
 INTENDED_USE = (
@@ -114,6 +114,7 @@ class Missing:
 class Evidence:
     """What the generalist weighs: the specialists' predictions (MoED) and similar cases (RAD).
 
+    `segmentations` say what specialists of that kind outline, for tasks that have a segment.
     `typicality` is the share of the reference cases that are less like the others than this case
     is like them: near 0 for an image unlike anything known.
     """
@@ -123,6 +124,7 @@ class Evidence:
     missing: tuple[Missing, ...] = ()
     index_ids: tuple[str, ...] = ()
     typicality: float | None = None
+    segmentations: tuple[Segmentation, ...] = ()
 
 
 class Arbitration(StrEnum):

@@ -32,7 +32,11 @@ async def gather(
     tell("specialists", consultation.predictions)
     if not uses_rad(case):
         missing = _missing_specialists(consultation)
-        return Evidence(moed=consultation.predictions, missing=missing)
+        return Evidence(
+            moed=consultation.predictions,
+            missing=missing,
+            segmentations=consultation.segmentations,
+        )
     with watch.stage("retrieval"):
         retrieval, failure = await _retrieve(retriever, case, consultation)
     tell("retrieval", retrieval.neighbours)
@@ -42,6 +46,7 @@ async def gather(
         missing=(*_missing_specialists(consultation), *_missing_retrievers(retrieval), *failure),
         index_ids=retrieval.index_ids,
         typicality=retrieval.typicality,
+        segmentations=consultation.segmentations,
     )
 
 

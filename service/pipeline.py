@@ -201,7 +201,7 @@ class Pipeline:
         tell: Tell,
     ) -> tuple[Prompt, Said, tuple[str, ...]]:
         """The final answer: the first, with nothing to weigh. What is too long is shortened."""
-        if not (evidence.moed or evidence.rad or case.draft):
+        if not prompt.weighed(self.template, case, evidence):
             return first, initial, ()
         look = initial if isinstance(initial, LabelledAnswer) else None
         too_long: PromptTooLong | None = None
@@ -244,7 +244,10 @@ class Pipeline:
             code_version=version("gsco"),
             preprocessing_version=PREPROCESSING_VERSION,
             task_sha256=_task_sha256(case.task),
-            weights_sha256={p.specialist: p.weights_sha256 for p in evidence.moed},
+            weights_sha256={
+                **{one.specialist: one.weights_sha256 for one in evidence.moed},
+                **{one.specialist: one.weights_sha256 for one in evidence.segmentations},
+            },
             index_ids=evidence.index_ids,
             prompt_template=self.template.version,
             initial_prompt_sha256=prompt.sha256(initial),
@@ -298,9 +301,12 @@ def _what_is_switched_off(case: Case) -> tuple[str, ...]:
 
 def _task_sha256(task: Task) -> str:
     """Of all that the task says; what is said by every task by default was once not said at all."""
-    fields = asdict(task)
-    if task.rad:
-        del fields["rad"]
+    said_since = {"rad": True, "segment": None, "segmenters": ()}
+    fields = {
+        name: value
+        for name, value in asdict(task).items()
+        if name not in said_since or value != said_since[name]
+    }
     return _sha256(json.dumps(fields, sort_keys=True))
 
 

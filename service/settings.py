@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     generalist_model: str = Field("", description="name of the model on that server")
     generalist_api_key: SecretStr | None = None
     generalist_timeout_seconds: PositiveFloat = 60.0
-    prompt_template: str = Field("rich", description="rich, paper, or a .toml file of one's own")
+    prompt_template: str = Field(
+        "rich", description="rich, rich_segmentation, paper, or a .toml file of one's own"
+    )
 
     device: str = Field("cpu", description="torch device of the specialists")
     threads: PositiveInt | None = Field(

@@ -13,7 +13,7 @@ _CARD = """\
 Research and evaluation only; not a medical device.
 
 - Task: {task} ({kind}); labels: {labels}
-- Parameters: {parameters:,}; embedding: {dimension} numbers, the pooled pre-logits
+- Parameters: {parameters:,}; embedding: {embedding}
 - Preprocessing: {preprocessing}, {input_size} × {input_size} px
 {trunk}- Trained on data with fingerprint `{fingerprint}`
 - Licence: {licence}
@@ -31,6 +31,7 @@ another hospital, device or age group may be answered worse than the table says.
 
 def write(manifest: "Manifest") -> str:
     """The card as Markdown."""
+    dimension = manifest.embedding_dimension
     return _CARD.format(
         backbone=manifest.backbone,
         scale=manifest.scale,
@@ -38,7 +39,7 @@ def write(manifest: "Manifest") -> str:
         kind=manifest.kind,
         labels=", ".join(manifest.labels),
         parameters=manifest.parameters,
-        dimension=manifest.embedding_dimension,
+        embedding=f"{dimension} numbers, the pooled pre-logits" if dimension else "none",
         preprocessing=manifest.preprocessing.version,
         input_size=manifest.preprocessing.input_size,
         trunk=_trunk(manifest.trunk_sha256),

@@ -19,7 +19,7 @@ import cattrs
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from specialists import card, catalogue, transforms, trunk
 from specialists.architectures import EmbeddingClassifier, build, on_device
@@ -150,7 +150,7 @@ def _put_in_place(fresh: Path, folder: Path) -> None:
         raise
 
 
-def stored(model: EmbeddingClassifier) -> dict[str, Tensor]:
+def stored(model: nn.Module) -> dict[str, Tensor]:
     """The model's tensors as they are stored: float16 where the values fit, all else as it is."""
     return {name: _stored(tensor.cpu().contiguous()) for name, tensor in model.state_dict().items()}
 
@@ -172,7 +172,7 @@ def load(folder: Path, task: Task | None = None, device: str = "cpu") -> Special
     if task is not None:
         _check_task(manifest, task)
     architecture = _architecture(manifest)
-    tensors = _read_weights(folder / WEIGHTS, manifest)
+    tensors = read_weights(folder / WEIGHTS, manifest)
     model = build(architecture, len(manifest.labels))
     _fill(model, tensors, manifest)
     _check_trunk(tensors, model, manifest)
@@ -225,7 +225,8 @@ def preprocessing_of(architecture: Architecture) -> Preprocessing:
     )
 
 
-def _read_weights(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+def read_weights(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """The tensors that a manifest promises; raises InvalidSpecialist for any others."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -252,12 +253,17 @@ def _check_trunk(
         )
 
 
-def _fill(model: EmbeddingClassifier, tensors: dict[str, Tensor], manifest: Manifest) -> None:
+def check_finite(tensors: dict[str, Tensor], manifest: Manifest) -> None:
+    """Raises InvalidSpecialist where a tensor holds what is no number."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InvalidSpecialist(
                 f"tensor {name[:80]!r} of {manifest.backbone!r} holds numbers that are not finite"
             )
+
+
+def _fill(model: EmbeddingClassifier, tensors: dict[str, Tensor], manifest: Manifest) -> None:
+    check_finite(tensors, manifest)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

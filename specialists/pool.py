@@ -16,6 +16,7 @@ from specialists.errors import InvalidSpecialist, PoolOverloaded
 from specialists.loader import Specialist, load
 from specialists.panel import LoadedPanel, Member, Panel, answer
 from specialists.prediction import Consultation, Explanation, MissingSpecialist, Pixels
+from specialists.segmentation.serving import Segmenters, beside
 from specialists.task import Task
 
 COMPILED = ".compiled"
@@ -25,7 +26,7 @@ WORKERS = 2
 
 
 class SpecialistPool:
-    """All panels of `folder/TASK/BACKBONE`.
+    """All panels of `folder/TASK/BACKBONE`, and the segmentation specialists beside them.
 
     `threads` specialists run at the same time on one core each. `queue_size` images may wait per
     specialist, and up to `max_batch` of them are answered together.
@@ -47,11 +48,13 @@ class SpecialistPool:
         self._executor: ThreadPoolExecutor | None = None
         self._panels: dict[str, Panel] = {}
         self._loading: dict[str, asyncio.Task[Panel]] = {}
+        self._segmenters = Segmenters(folder, device)
 
     async def start(self) -> None:
         """Starts the threads; a panel is loaded by `load`, or when it is first consulted."""
         if self._executor is None:
             self._executor = await asyncio.to_thread(_single_core_workers, self._threads)
+            self._segmenters.start(self._executor, self._workers)
 
     async def close(self) -> None:
         """Stops; a consultation under way gets PoolOverloaded."""
@@ -60,6 +63,7 @@ class SpecialistPool:
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
+        await self._segmenters.close()
         await _close([member for panel in self._panels.values() for member in panel.members])
         self._panels.clear()
         if executor is not None:
@@ -70,20 +74,26 @@ class SpecialistPool:
         panel = self._known(task)
         if panel is None or panel.missing:
             panel = await self._load_once(task)
-        return panel.describe()
+        work = partial(self._segmenters.find, task)
+        await asyncio.get_running_loop().run_in_executor(self._started(), work)
+        return self._segmenters.described(panel.describe(), task)
 
     def loaded(self) -> tuple[LoadedPanel, ...]:
         """Every panel loaded so far."""
-        return tuple(panel.describe() for panel in self._panels.values())
+        panels = self._panels.values()
+        return tuple(self._segmenters.described(one.describe(), one.task) for one in panels)
 
     async def consult(self, pixels: Pixels, task: Task) -> Consultation:
         """What every specialist of a task says of an image, (height, width, 3) uint8 RGB.
 
-        A specialist that is missing or fails is reported in `missing`. Raises PoolOverloaded where
-        a queue is full or the pool is closed, ValueError on pixels of another shape.
+        Where the task has a segment, its segmentation specialists outline it meanwhile. Who is
+        missing or fails is reported in `missing`. Raises PoolOverloaded where a queue of the panel
+        is full or the pool is closed, ValueError on pixels of another shape.
         """
         panel = self._known(task) or await self._load_once(task)
-        return await panel.consult(pixels)
+        return beside(
+            *await asyncio.gather(panel.consult(pixels), self._segmenters.outline(pixels, task))
+        )
 
     async def explain(
         self, pixels: Pixels, task: Task, specialist: str, label: str | None = None

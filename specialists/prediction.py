@@ -1,12 +1,13 @@
 """What the panel says of one image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
 Heat = NDArray[np.float32]  # (rows, columns) or (height, width), 0 to 1
+Mask = NDArray[np.bool_]  # (height, width)
 Vector = NDArray[np.float32]  # (dim,), unit length where it is an embedding
 
 
@@ -30,6 +31,30 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What one segmentation specialist outlines: where it lies, how large it is, how certain.
+
+    `share` is the part of the image that it covers, 0 where nothing is found. `places` say where
+    the largest of its `areas` lie, the largest first. `certainty` is the Dice that the
+    probabilities promise (`specialists.segmentation.evidence`).
+
+    `map` is in memory only, for whoever needs the mask while the request lives
+    (`specialists.segmentation.evidence.mask`): it is never stored.
+    """
+
+    specialist: str
+    segment: str
+    weights_sha256: str
+    share: float
+    areas: int
+    places: tuple[str, ...]
+    certainty: float
+    validation_dice: float | None = None
+    map: Heat | None = field(default=None, repr=False, compare=False)
+    """(rows, columns) over the whole image: the probability of each place to belong to it."""
+
+
+@dataclass(frozen=True, slots=True)
 class MissingSpecialist:
     """A specialist of the panel that could not answer, and why in one sentence."""
 
@@ -41,13 +66,15 @@ class MissingSpecialist:
 class Consultation:
     """Everything the panel has to say of one image, in the panel's order.
 
-    `predictions` and `embeddings` are parallel: one of each per specialist that answered.
+    `predictions` and `embeddings` are parallel: one of each per specialist that answered. A task
+    that has a segment also gets `segmentations` of it.
     """
 
     task: str
     predictions: tuple[SpecialistPrediction, ...]
     embeddings: tuple[Embedding, ...]
     missing: tuple[MissingSpecialist, ...] = ()
+    segmentations: tuple[Segmentation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -71,6 +71,12 @@ class Task:
     rad: bool = True
     """Whether similar cases are retrieved; `gsco retrieval assess` tells whether they help."""
 
+    segment: Label | None = None
+    """What segmentation specialists outline on an image of this task, such as a lesion."""
+
+    segmenters: tuple[str, ...] = ()
+    """Segmentation specialists expected to outline it; empty means all that are known."""
+
     def __post_init__(self) -> None:
         if problem := _problem_with(self):
             raise InvalidTask(f"task {self.name[:80]!r}: {problem}")
@@ -136,6 +142,8 @@ def from_mapping(fields: Mapping[str, Any]) -> Task:
             panel=tuple(str(name) for name in fields.get("panel", ())),
             consults=str(fields.get("consults", "")),
             rad=fields.get("rad", True),
+            segment=_label(fields["segment"]) if "segment" in fields else None,
+            segmenters=tuple(str(name) for name in fields.get("segmenters", ())),
         )
     except KeyError as error:
         raise InvalidTask(f"a task needs the field {error.args[0]!r}") from error
@@ -166,6 +174,10 @@ def _problem_with(task: Task) -> str | None:
         return "only a report or question task consults another task, by its name"
     if not isinstance(task.rad, bool):
         return "rad is true or false"
+    if task.segment and not (task.is_labelled and _is_label(task.segment.name)):
+        return "only a task with labels has a segment, which is named like a label"
+    if task.segmenters and not task.segment:
+        return "segmenters outline a segment, and there is none"
     if task.nothing_found is not None and task.nothing_found not in names:
         return f"nothing_found names {task.nothing_found!r}, which is not a label"
     if task.thresholds and len(task.thresholds) != len(names):

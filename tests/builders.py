@@ -22,7 +22,14 @@ from service.domain import (
     Provenance,
     Report,
 )
-from specialists.prediction import Consultation, Embedding, Pixels, SpecialistPrediction, Vector
+from specialists.prediction import (
+    Consultation,
+    Embedding,
+    Pixels,
+    Segmentation,
+    SpecialistPrediction,
+    Vector,
+)
 from specialists.task import Concept, Label, Task, TaskKind
 
 PANEL = (
@@ -161,6 +168,26 @@ def a_panel(
 ) -> tuple[SpecialistPrediction, ...]:
     """Every specialist of the same mind."""
     return tuple(a_prediction(name, probabilities) for name in specialists)
+
+
+def a_segmentation(specialist: str = "unet", **fields: object) -> Segmentation:
+    """A lesion in the upper left; its map has it in the first of four places."""
+    found = Segmentation(
+        specialist=specialist,
+        segment="lesion",
+        weights_sha256=sha256_of(f"weights of {specialist}"),
+        share=0.034,
+        areas=1,
+        places=("upper left",),
+        certainty=0.81,
+        validation_dice=0.66,
+        map=np.array([[0.9, 0.2], [0.1, 0.1]], np.float32),
+    )
+    return replace(found, **fields)  # type: ignore[arg-type]
+
+
+def nothing_segmented(**fields: object) -> Segmentation:
+    return a_segmentation(**{"share": 0.0, "areas": 0, "places": (), **fields})
 
 
 def a_vector(seed: int = 0, dimension: int = DIMENSION) -> Vector:

@@ -24,6 +24,7 @@ from specialists.prediction import (
     Explanation,
     MissingSpecialist,
     Pixels,
+    Segmentation,
     SpecialistPrediction,
     Vector,
 )
@@ -81,12 +82,13 @@ class FakeSpecialists(FakePart):
     """A panel of one mind: every specialist gives the last label 0.8, unless told otherwise.
 
     `probabilities` gives all specialists, or by name some of them, another answer; those in
-    `missing` have a reason instead of an answer.
+    `missing` have a reason instead of an answer. `segmentations` are what is outlined.
     """
 
     names: Sequence[str] = PANEL
     probabilities: tuple[float, ...] | dict[str, tuple[float, ...]] | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    segmentations: tuple[Segmentation, ...] = ()
     load_failure: Exception | None = None
     load_seconds: float = 0.0
     panels: dict[str, FakePanel] = field(default_factory=dict)
@@ -114,6 +116,7 @@ class FakeSpecialists(FakePart):
             tuple(self._prediction(name, task) for name in answering),
             tuple(Embedding(name, _weights(name), _embed(name, pixels)) for name in answering),
             tuple(MissingSpecialist(name, reason) for name, reason in self.missing.items()),
+            self.segmentations,
         )
 
     async def explain(

@@ -30,6 +30,8 @@ TASK: dict[str, Any] = {
     "thresholds": [],
     "panel": [],
     "consults": "",
+    "segment": None,
+    "segmenters": [],
 }
 
 DIAGNOSIS: dict[str, Any] = {
@@ -62,6 +64,7 @@ DIAGNOSIS: dict[str, Any] = {
             }
         ],
         "typicality": 0.44,
+        "segmentations": [],
     },
     "agreement": 0.9,
     "arbitration": "corrected",

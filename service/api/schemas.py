@@ -19,7 +19,7 @@ from service.api.shapes import (
     provenance_shape,
 )
 from service.domain import INTENDED_USE, Arbitration, Diagnosis
-from specialists.task import Concept, Task
+from specialists.task import Concept, Label, Task
 
 FRAME = Field(None, ge=1, description="of several frames or pages, counted from 1")
 GROUP = Field(
@@ -96,6 +96,8 @@ class TaskResponse(BaseModel):
     consults: str = Field(
         description="of a report or question task: the task whose specialists and cases serve it"
     )
+    segment: LabelResponse | None = Field(description="what segmentation specialists outline")
+    segmenters: list[str] = Field(description="who should outline it; empty means all known")
 
 
 class TasksResponse(BaseModel):
@@ -137,14 +139,18 @@ def task_response(task: Task) -> TaskResponse:
         kind=task.kind,
         modality=task.modality,
         body_part=task.body_part,
-        labels=[
-            LabelResponse(name=label.name, concept=_concept(label.concept)) for label in task.labels
-        ],
+        labels=[_label(label) for label in task.labels],
         nothing_found=task.nothing_found,
         thresholds=list(task.thresholds),
         panel=list(task.panel),
         consults=task.consults,
+        segment=_label(task.segment) if task.segment else None,
+        segmenters=list(task.segmenters),
     )
+
+
+def _label(label: Label) -> LabelResponse:
+    return LabelResponse(name=label.name, concept=_concept(label.concept))
 
 
 def _concept(concept: Concept | None) -> ConceptResponse | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from retrieval.neighbour import Neighbour
 from service.domain import Evidence, LabelledAnswer, Missing, Provenance, predicted_labels
-from specialists.prediction import SpecialistPrediction
+from specialists.prediction import Segmentation, SpecialistPrediction
 from specialists.task import Task
 
 Sha256 = Annotated[str, Field(description="hexadecimal")]
@@ -52,6 +52,21 @@ class NeighbourResponse(BaseModel):
     report: str
 
 
+class SegmentationResponse(BaseModel):
+    """What one segmentation specialist outlines; masks are not part of an answer."""
+
+    specialist: str
+    segment: str
+    share: float = Field(description="of the image; 0 where nothing is found")
+    areas: int
+    places: list[str] = Field(
+        description="thirds of the image as it is seen, of the largest areas, the largest first"
+    )
+    certainty: float = Field(description="the Dice that its probabilities promise")
+    validation_dice: float | None
+    weights_sha256: Sha256
+
+
 class MissingResponse(BaseModel):
     part: str
     reason: str
@@ -65,6 +80,10 @@ class EvidenceResponse(BaseModel):
     typicality: float | None = Field(
         description="share of the reference cases that are less like the others than this case "
         "is: near 0 for an image unlike anything known"
+    )
+    segmentations: list[SegmentationResponse] = Field(
+        description="of tasks that have a segment; shown to the generalist where the prompt "
+        "template says so"
     )
 
 
@@ -134,6 +153,19 @@ def neighbour_shape(neighbour: Neighbour) -> NeighbourResponse:
     )
 
 
+def segmentation_shape(one: Segmentation) -> SegmentationResponse:
+    return SegmentationResponse(
+        specialist=one.specialist,
+        segment=one.segment,
+        share=one.share,
+        areas=one.areas,
+        places=list(one.places),
+        certainty=one.certainty,
+        validation_dice=one.validation_dice,
+        weights_sha256=one.weights_sha256,
+    )
+
+
 def missing_shape(missing: Missing) -> MissingResponse:
     return MissingResponse(part=missing.part, reason=missing.reason)
 
@@ -170,4 +202,5 @@ def evidence_shape(
         moed=[prediction_shape(names, one, task) for one in evidence.moed],
         rad=[neighbour_shape(one) for one in evidence.rad],
         typicality=evidence.typicality,
+        segmentations=[segmentation_shape(one) for one in evidence.segmentations],
     )

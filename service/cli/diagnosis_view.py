@@ -14,6 +14,8 @@ def show(diagnosis: dict[str, Any], truth: str | None = None) -> None:
     output.results.rule(f"{diagnosis['task']}  ·  {diagnosis['id']}")
     output.results.print(_panel(diagnosis))
     output.results.print(_neighbours(diagnosis))
+    if diagnosis["evidence"]["segmentations"]:
+        output.results.print(_segmentations(diagnosis))
     output.results.print(_decision(diagnosis, truth))
     for reason in diagnosis["review_reasons"]:
         output.results.print(f"  needs review: {reason}", style="yellow", markup=False)
@@ -46,6 +48,21 @@ def _neighbours(diagnosis: dict[str, Any]) -> Table:
             f"{row['similarity']:.3f}",
             finders,
             Text(row["source"]),
+        )
+    return table
+
+
+def _segmentations(diagnosis: dict[str, Any]) -> Table:
+    table = Table(title="Segmentations", title_justify="left")
+    for column in ("specialist", "segment", "where", "share of the image", "certainty"):
+        table.add_column(column)
+    for row in diagnosis["evidence"]["segmentations"]:
+        table.add_row(
+            row["specialist"],
+            Text(row["segment"]),
+            ", ".join(row["places"]) or "nothing found",
+            f"{100 * row['share']:.1f} %",
+            f"{row['certainty']:.2f}",
         )
     return table
 

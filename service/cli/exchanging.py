@@ -11,6 +11,7 @@ from service.settings import Settings
 from specialists import catalogue
 from specialists import task as tasks
 from specialists.errors import SpecialistRefused
+from specialists.segmentation import models
 
 if TYPE_CHECKING:  # torch is slow to import
     from specialists.exchange.incoming import Added
@@ -119,7 +120,7 @@ def import_gsco(
 
 def _folder(settings: Settings, task: str, backbone: str) -> Path:
     """A specialist's folder; a task that is gone may still have some."""
-    key = catalogue.find(backbone).key
+    key = backbone if backbone in models.MODELS else catalogue.find(backbone).key
     known = settings.specialists_folder / task
     if not tasks.is_name(task) or not known.is_dir():
         tasks.find(settings.tasks_folder, task)

@@ -50,6 +50,24 @@ def reports(
 
 
 @app.command()
+def masks(
+    task: TaskOption,
+    out: Annotated[Path, typer.Option(help="The folder to write: images, masks, an index.csv.")],
+    train: Annotated[int, typer.Option(min=1)] = 2000,
+    val: Annotated[int, typer.Option(min=1)] = 300,
+    test: Annotated[int, typer.Option(min=1)] = 600,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Phantoms with masks of their findings, for segmentation specialists."""
+    kind = _find(task).kind
+    try:
+        phantoms.write_masks(kind, out, train, val, test, seed=seed, size=tasks.SIZE)
+    except ValueError as error:
+        raise Misconfigured(str(error)) from error
+    output.messages.print(f"wrote {out}")
+
+
+@app.command()
 def image(
     task: TaskOption,
     label: Annotated[str, typer.Option(help="What it shows.")],

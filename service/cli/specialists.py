@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import choices, datasets, exchanging, finetuning, output
+from service.cli import choices, datasets, exchanging, finetuning, output, segmenting
 from service.cli.choices import DataOption, TaskOption, WeightsOption
 from service.settings import Settings
 from specialists import catalogue
 from specialists import task as tasks
 from specialists.errors import InvalidSpecialist
+from specialists.segmentation import models
 
 if TYPE_CHECKING:  # torch is slow to import, and most verbs do without
     from specialists.training.dataset import Dataset
     from specialists.training.pretrained import Pretrained
     from specialists.training.procedures import Outcome
 
+FIGURES = ("accuracy", "auc", "dice")
+
 app = typer.Typer(no_args_is_help=True, help="Specialists: backbones fine-tuned for a task.")
 app.command("finetune")(finetuning.finetune)
+app.add_typer(segmenting.app, name="segmentation")
 app.command("add")(exchanging.add)
 app.command("export")(exchanging.export)
 app.command("remove")(exchanging.remove)
@@ -100,7 +104,7 @@ def list_specialists(
     rows = [
         _listed(settings.specialists_folder / task.name / backbone, task.name)
         for task in tasks.read_all(settings.tasks_folder).values()
-        for backbone in catalogue.panel_of(task)
+        for backbone in (*catalogue.panel_of(task), *models.models_of(task))
     ]
     output.print_rows("Specialists", rows, json=json)
 
@@ -112,6 +116,6 @@ def _listed(folder: Path, task: str) -> dict[str, Any]:
     try:
         manifest = loader.read_manifest(folder)
     except InvalidSpecialist as error:
-        return {**row, "scale": None, "accuracy": None, "auc": None, "state": str(error)}
-    figures = {name: manifest.validation.get(name) for name in ("accuracy", "auc")}
+        return {**row, "scale": None, **dict.fromkeys(FIGURES), "state": str(error)}
+    figures = {name: manifest.validation.get(name) for name in FIGURES}
     return {**row, "scale": manifest.scale, **figures, "state": manifest.weights_sha256[:12]}

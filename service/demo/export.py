@@ -23,6 +23,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from service.demo import lesions
 from service.demo.chest import MM_PER_UNIT
 from service.demo.drawing import Phantom, derived_seed, kind_named, refuse, series
 from service.demo.scanner import HOSPITAL_A, Scanner
@@ -85,11 +86,39 @@ def write_reports(folder: FilePath, train: int, test: int, seed: int = 0, size: 
             name = f"{split}-{number}.png"
             write_png(phantom, images / name)
             rows.append({"image": f"images/{name}", "split": split, "report": phantom.report})
+    _write_index(Path(folder), rows)
+
+
+def write_masks(
+    kind: str, folder: FilePath, train: int, val: int, test: int, seed: int = 0, size: int = 64
+) -> None:
+    """Phantoms with masks of their findings: images/*.png and an index.csv that names them.
+
+    Raises ValueError for dermoscopy, as `lesions.mask` does.
+    """
+    images = Path(folder) / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, str]] = []
+    for place, (split, count) in enumerate(zip(_SPLITS, (train, val, test), strict=True)):
+        for number, phantom in enumerate(
+            series(kind, count, derived_seed(kind, seed, place), size)
+        ):
+            name, mask = f"images/{split}-{number}.png", f"images/{split}-{number}-mask.png"
+            found = Image.fromarray(lesions.mask(phantom))
+            write_png(phantom, Path(folder) / name)
+            with _replacing(Path(folder) / mask) as fresh:
+                found.save(fresh, format="PNG")
+            labels = "|".join(phantom.labels)
+            rows.append({"split": split, "image": name, "mask": mask, "label": labels})
+    _write_index(Path(folder), rows)
+
+
+def _write_index(folder: Path, rows: list[dict[str, str]]) -> None:
     with (
-        _replacing(Path(folder) / "index.csv") as fresh,
+        _replacing(folder / "index.csv") as fresh,
         fresh.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, ("image", "split", "report"))
+        writer = csv.DictWriter(file, tuple(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 

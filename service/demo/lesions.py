@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.demo.drawing import Phantom, draw, kind_named
+from service.demo.drawing import Phantom, draw, kind_named, refuse
 from service.demo.scanner import HOSPITAL_A
 
 VISIBLE = 0.25
@@ -18,7 +18,10 @@ def mask(phantom: Phantom) -> NDArray[np.bool_]:
     """(size, size): the pixels that its findings change visibly; none where nothing is found.
 
     The same patient is drawn with and without them, without noise. For phantoms of hospital A.
+    Raises ValueError for dermoscopy, where every image shows a lesion.
     """
+    if phantom.kind == "dermoscopy":
+        refuse("phantoms of kind 'dermoscopy' have no masks: none of them is without a lesion")
     size = len(phantom.pixels)
     healthy = kind_named(phantom.kind).labels[0]
     found, without = (

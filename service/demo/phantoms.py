@@ -17,7 +17,7 @@ from service.demo.drawing import (
     draw,
     series,
 )
-from service.demo.export import write_dicom, write_npz, write_png, write_reports
+from service.demo.export import write_dicom, write_masks, write_npz, write_png, write_reports
 from service.demo.scanner import HOSPITAL_A, HOSPITAL_B, Scanner
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "draw",
     "series",
     "write_dicom",
+    "write_masks",
     "write_npz",
     "write_png",
     "write_reports",

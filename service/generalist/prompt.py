@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from retrieval.neighbour import Neighbour
 from service.domain import Case, Evidence, LabelledAnswer, Prompt, predicted_labels
 from service.generalist.template import CHOICES, Template
-from specialists.prediction import SpecialistPrediction
+from specialists.prediction import Segmentation, SpecialistPrediction
 from specialists.task import Task, TaskKind
 
 ANSWER_TOKENS = {TaskKind.REPORT: 256, TaskKind.QUESTION: 64}
@@ -102,6 +102,9 @@ def _sentences(
         predictions = (_predicted(template, task, one) for one in panel)
         yield template.said("predictions", list=", ".join(predictions))
         yield template.said("average", list=_scored(task, weighted_average(task, panel)))
+    if evidence.segmentations:
+        outlined = (_segmented(template, one) for one in evidence.segmentations)
+        yield template.said("segmentations", list="; ".join(outlined))
     if case.draft:
         yield template.said("draft", text=quoted(case.draft))
 
@@ -136,6 +139,22 @@ def _predicted(template: Template, task: Task, prediction: SpecialistPrediction)
         scored=_joined(f"{name} {_percent(by_name[name])}%" for name in named),
         accuracy="?" if accuracy is None else _percent(accuracy),
     )
+
+
+def _segmented(template: Template, one: Segmentation) -> str:
+    """Where, how large, how certain; or that nothing was found."""
+    dice = one.validation_dice
+    known = {
+        "specialist": one.specialist,
+        "segment": one.segment,
+        "certainty": _percent(one.certainty),
+        "dice": "?" if dice is None else _percent(dice),
+    }
+    if not one.areas:
+        return template.said("nothing_segmented", **known)
+    share = f"{100 * one.share:.1f}"
+    places = " and ".join(one.places)
+    return template.said("segmentation", share=share, areas=one.areas, places=places, **known)
 
 
 def _scored(task: Task, probabilities: Sequence[float]) -> str:

@@ -1,7 +1,8 @@
 """Prompt templates as data: a TOML file with the sentences, their slots in braces.
 
-`paper` says what the published procedure says, `rich` adds signals of trust; a path names one of
-the user's own. A sentence that a template leaves out is never said.
+`paper` says what the published procedure says, `rich` adds signals of trust, `rich_segmentation`
+what segmentation specialists outline; a path names one of the user's own. A template may extend a
+shipped one. A sentence that a template leaves out is never said.
 """
 
 import hashlib
@@ -30,6 +31,11 @@ _EVIDENCE_SLOTS: Mapping[str, frozenset[str]] = {
     "predictions": frozenset({"list"}),
     "prediction": frozenset({"labels", "scored", "accuracy", "specialist"}),
     "average": frozenset({"list"}),
+    "segmentations": frozenset({"list"}),
+    "segmentation": frozenset(
+        {"specialist", "segment", "share", "areas", "places", "certainty", "dice"}
+    ),
+    "nothing_segmented": frozenset({"specialist", "segment", "certainty", "dice"}),
     "draft": frozenset({"text"}),
 }
 
@@ -55,7 +61,7 @@ class Template:
 
 
 def find(name: str) -> Template:
-    """`paper`, `rich`, or the template in a .toml file; raises Misconfigured."""
+    """A shipped template by name, or the one in a .toml file; raises Misconfigured."""
     if not name.endswith(".toml"):
         return _shipped(name)
     try:
@@ -68,9 +74,10 @@ def parse(text: str) -> Template:
     """The template of a TOML document; raises Misconfigured with the first thing wrong."""
     try:
         fields = tomllib.loads(text)
-        name, ask = str(fields["name"]), fields["ask"]
+        base = _shipped(str(fields["extends"])) if "extends" in fields else _NOTHING
+        name, ask = str(fields["name"]), {**base.ask, **fields.get("ask", {})}
         asked = {key: ask[key] for key in (*TaskKind, CHOICES)}
-        evidence = dict(fields.get("evidence", {}))
+        evidence = {**base.evidence, **fields.get("evidence", {})}
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise Misconfigured(f"not a prompt template: {error}") from error
     for key, sentence in asked.items():
@@ -79,15 +86,21 @@ def parse(text: str) -> Template:
         if key not in _EVIDENCE_SLOTS:
             raise Misconfigured(f"a prompt template has no sentence called {key!r}")
         _check(key, sentence, _EVIDENCE_SLOTS[key])
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256((base.version + text).encode()).hexdigest()
     return Template(f"{name}@{digest[:12]}", asked, evidence)
+
+
+_NOTHING = Template("", {}, {})
+"""What a template extends that extends none."""
 
 
 @cache
 def _shipped(name: str) -> Template:
     file = files("service.generalist").joinpath("templates", f"{name}.toml")
     if not name.isidentifier() or not file.is_file():
-        raise Misconfigured(f"no prompt template {name!r}: choose paper, rich or a .toml file")
+        raise Misconfigured(
+            f"no prompt template {name!r}: choose paper, rich, rich_segmentation or a .toml file"
+        )
     return parse(file.read_text("utf-8"))
 
 

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 from cattrs import Converter
 from cattrs.errors import BaseValidationError
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from service.domain import Result
+from specialists.prediction import Segmentation
 
 Kept = TypeVar("Kept", bound=Result)
 
@@ -34,6 +36,14 @@ def _converter() -> Converter:
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
     # NumPy's scalars are declared as float here and there, and JSON does not know them.
     converter.register_unstructure_hook(float, float)
+    # A mask shows the patient's image: it lives as long as the request, and is not stored.
+    unseen = override(omit=True)
+    converter.register_unstructure_hook(
+        Segmentation, make_dict_unstructure_fn(Segmentation, converter, map=unseen)
+    )
+    converter.register_structure_hook(
+        Segmentation, make_dict_structure_fn(Segmentation, converter, map=unseen)
+    )
     return converter
 
 

@@ -16,6 +16,7 @@ import cattrs
 from specialists.catalogue import Augmentation, Precision, Procedure, Recipe
 from specialists.errors import SpecialistRefused
 from specialists.loader import Manifest
+from specialists.segmentation.measure import Overlap
 from specialists.training.metrics import Metrics
 
 MAX_BYTES = 64 * 1024
@@ -222,7 +223,11 @@ _RECIPE: dict[str, Check] = {
 }
 _FIGURES = (*(field.name for field in fields(Metrics)), "loss")
 _VALIDATION: dict[str, Check] = dict.fromkeys(
-    (*_FIGURES, *(f"{name}_{of}" for name in _FIGURES for of in ("mean", "sd")), "images"),
+    (
+        *_FIGURES,
+        *(f"{name}_{of}" for name in _FIGURES for of in ("mean", "sd")),
+        *(field.name for field in fields(Overlap)),
+    ),
     _is_figure,
 )
 _KNOWN = {*_RECIPE, *_VALIDATION, "begun_from"}

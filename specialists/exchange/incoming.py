@@ -12,6 +12,8 @@ from specialists.errors import InvalidSpecialist, SpecialistRefused, UnknownBack
 from specialists.exchange import allowed, parcel, tensors
 from specialists.forward import forward
 from specialists.loader import Manifest, Specialist
+from specialists.segmentation import models, network
+from specialists.segmentation.network import Segmenter
 from specialists.task import Task
 
 
@@ -71,22 +73,30 @@ def check_sha256(weights: bytes, manifest: Manifest) -> None:
 
 def _expected(manifest: Manifest) -> tensors.Tensors:
     try:
-        architecture = catalogue.find(manifest.backbone).at(manifest.scale)
+        wanted, dimension = _architecture(manifest)
     except UnknownBackbone as error:
         raise SpecialistRefused(str(error)) from error
-    wanted = tensors.expected(architecture, len(manifest.labels))
-    if manifest.embedding_dimension != architecture.dimension:
+    if manifest.embedding_dimension != dimension:
         raise SpecialistRefused(
             f"the manifest promises embeddings of {manifest.embedding_dimension} numbers, the "
-            f"architecture has {architecture.dimension}"
+            f"architecture has {dimension}"
         )
     return wanted
+
+
+def _architecture(manifest: Manifest) -> tuple[tensors.Tensors, int]:
+    """Its tensors, and how many numbers an embedding has: none of a segmentation model."""
+    if manifest.kind == models.KIND:
+        return tensors.expected_of_segmenter(models.find(manifest.backbone)), 0
+    architecture = catalogue.find(manifest.backbone).at(manifest.scale)
+    return tensors.expected(architecture, len(manifest.labels)), architecture.dimension
 
 
 def _try(folder: Path, task: Task) -> None:
     """Loads it as the service will, and asks it once."""
     try:
-        specialist = loader.load(folder, task)
+        outlines = loader.read_manifest(folder).kind == models.KIND
+        specialist = (network.load if outlines else loader.load)(folder, task)
     except InvalidSpecialist as error:
         raise SpecialistRefused(str(error)) from error
     manifest = specialist.manifest
@@ -98,7 +108,10 @@ def _try(folder: Path, task: Task) -> None:
     _ask(specialist)
 
 
-def _ask(specialist: Specialist) -> None:
+def _ask(specialist: Specialist | Segmenter) -> None:
+    if isinstance(specialist, Segmenter):
+        _outline(specialist)
+        return
     size = specialist.manifest.preprocessing.input_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -107,3 +120,13 @@ def _ask(specialist: Specialist) -> None:
         raise SpecialistRefused(
             f"the weights of {specialist.name!r} answer with numbers that are not finite"
         )
+
+
+def _outline(segmenter: Segmenter) -> None:
+    size = segmenter.manifest.preprocessing.input_size
+    try:
+        network.forward(segmenter, np.full((1, size, size, 3), 128, np.uint8))
+    except FloatingPointError as error:
+        raise SpecialistRefused(
+            f"the weights of {segmenter.name!r} answer with numbers that are not finite"
+        ) from error

@@ -15,6 +15,7 @@ from specialists.errors import InvalidSpecialist, SpecialistRefused
 from specialists.exchange import allowed
 from specialists.exchange.parcel import TAR
 from specialists.loader import CARD, MANIFEST, WEIGHTS, Manifest
+from specialists.segmentation import models, network
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ def export(folder: Path, out: Path, *, licence: str | None = None) -> Exported:
     """
     if out.exists():
         raise SpecialistRefused(f"{out} exists already: an export never replaces anything")
-    manifest = loader.load(folder).manifest
+    is_segmenter = loader.read_manifest(folder).kind == models.KIND
+    manifest = (network.load if is_segmenter else loader.load)(folder).manifest
     weights = _bare(folder / WEIGHTS)
     cleared = allowed.clear(manifest)
     manifest = replace(

@@ -12,6 +12,8 @@ from specialists.architectures import build
 from specialists.catalogue import Architecture
 from specialists.errors import SpecialistRefused
 from specialists.exchange.allowed import strict_json
+from specialists.segmentation import network
+from specialists.segmentation.models import Model
 
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32})
 METADATA: tuple[dict[str, str], ...] = ({}, {"format": "pt"})
@@ -27,6 +29,12 @@ def expected(architecture: Architecture, labels: int) -> Tensors:
     """Names, shapes and types of the architecture's tensors, without numbers."""
     with torch.device("meta"):
         return build(architecture, labels).state_dict()
+
+
+def expected_of_segmenter(model: Model) -> Tensors:
+    """The same of a segmentation model."""
+    with torch.device("meta"):
+        return network.build(model).state_dict()
 
 
 def most_bytes(wanted: Tensors) -> int:

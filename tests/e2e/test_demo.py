@@ -70,6 +70,16 @@ def test_every_demo_task_is_diagnosed_with_all_its_evidence(demo: dict[str, Any]
         assert set(diagnosis["provenance"]) >= PARTS_OF_PROVENANCE
 
 
+def test_a_task_with_a_segment_is_outlined_too(demo: dict[str, Any]) -> None:
+    outlined = {
+        case["task"]: case["diagnosis"]["evidence"]["segmentations"] for case in demo["cases"]
+    }
+
+    (lesion,) = outlined.pop("phantom-cxr")
+    assert (lesion["specialist"], lesion["segment"]) == ("unet", "lesion")
+    assert not any(outlined.values())
+
+
 def test_probabilities_are_given_for_every_label(demo: dict[str, Any]) -> None:
     single = [case for case in demo["cases"] if case["task"] != "phantom-cxr-findings"]
     for case in single:

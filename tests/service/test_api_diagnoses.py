@@ -3,7 +3,17 @@
 from pathlib import Path
 
 import pytest
-from builders import PANEL, a_diagnosis, a_neighbour, a_reference_case, a_task, png_bytes, task_toml
+from builders import (
+    PANEL,
+    a_diagnosis,
+    a_neighbour,
+    a_reference_case,
+    a_segmentation,
+    a_task,
+    nothing_segmented,
+    png_bytes,
+    task_toml,
+)
 from fakes import (
     FakeGeneralist,
     FakeIntake,
@@ -57,6 +67,22 @@ async def test_shows_all_evidence_that_was_weighed(home: Path) -> None:
     assert {"labels", "similarity", "score", "retrievers", "source", "licence"} < rad[0].keys()
     assert body["agreement"] == 0.0
     assert body["intended_use"] == INTENDED_USE
+
+
+async def test_says_what_is_outlined_and_where_but_shows_no_mask(home: Path) -> None:
+    specialists = FakeSpecialists(segmentations=(a_segmentation(), nothing_segmented()))
+    async with a_service(home, specialists=specialists) as service:
+        body = (await service.diagnose()).json()
+
+    found, nothing = body["evidence"]["segmentations"]
+    assert found["segment"] == "lesion"
+    assert (found["share"], found["areas"], found["places"]) == (0.034, 1, ["upper left"])
+    assert (found["certainty"], found["validation_dice"]) == (0.81, 0.66)
+    assert nothing["places"] == []
+    assert not {"map", "mask"} & found.keys()
+    assert {"specialist": "unet", "weights_sha256": found["weights_sha256"]} in (
+        body["provenance"]["weights"]
+    )
 
 
 async def test_says_how_the_diagnosis_came_about(home: Path) -> None:

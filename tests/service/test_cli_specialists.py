@@ -173,3 +173,50 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
     assert outcome.code == 1
     assert "No space left on device" in outcome.err
     assert (home / "specialists" / "phantom-cxr" / "resnet18" / WEIGHTS).exists()
+
+
+# -- segmentation --
+
+
+@pytest.fixture
+def masks(home: Path, tmp_path: Path) -> Path:
+    """Phantoms with masks, and a task that has them outlined by two models."""
+    phantoms.write_masks("chest", tmp_path / "masks", 8, 4, 4, size=32)
+    task = home / "tasks" / "phantom-cxr.toml"
+    task.write_text(task.read_text().replace('["unet"]', '["unet", "fpn"]'))
+    return tmp_path / "masks"
+
+
+def test_segmentation_specialists_are_trained_measured_listed_and_removed(
+    gsco, masks: Path
+) -> None:
+    on = ("--task", "phantom-cxr", "--data", masks, "--json")
+    verb = ("specialists", "segmentation")
+
+    (trained,) = json.loads(gsco(*verb, "finetune", *on, "--backbones", "unet", "--epochs", 1).out)
+    outcome = gsco(*verb, "evaluate", *on)
+
+    (row,) = json.loads(outcome.out)
+    assert trained["backbone"] == row["system"] == "unet"
+    assert 0 <= row["dice"] <= 1
+    assert row["images"] == 4
+    assert "fpn" in outcome.err  # expected by the task, and missing
+    listed = json.loads(gsco("specialists", "list", "--json").out)
+    assert {one["backbone"]: one["dice"] for one in listed}["unet"] == trained["dice"]
+    assert gsco("specialists", "remove", "--task", "phantom-cxr", "--backbone", "unet").code == 0
+    assert gsco(*verb, "evaluate", *on).code == 1
+
+
+def test_an_unknown_model_is_refused_with_those_there_are(gsco, masks: Path) -> None:
+    outcome = gsco("specialists", "segmentation", "finetune", "--task", "phantom-cxr", "--data",
+                   masks, "--backbones", "vgg16")  # fmt: skip
+    assert outcome.code == 2
+    assert "unknown segmentation model 'vgg16'; known: unet, fpn" in outcome.err
+
+
+def test_a_task_that_names_no_segment_has_nothing_to_outline(gsco, home: Path, masks: Path) -> None:
+    (home / "tasks" / "phantom-fundus.toml").write_text(tasks.toml("phantom-fundus"))
+    outcome = gsco("specialists", "segmentation", "finetune", "--task", "phantom-fundus",
+                   "--data", masks, "--backbones", "unet")  # fmt: skip
+    assert outcome.code == 2
+    assert "names no segment" in outcome.err

@@ -3,7 +3,7 @@
 import highdicom as hd
 import numpy as np
 import pytest
-from builders import a_diagnosis, a_picture, a_task, sha256_of
+from builders import a_diagnosis, a_picture, a_segmentation, a_task, sha256_of
 from pacs_objects import (
     INSTANCE,
     STUDY,
@@ -23,6 +23,7 @@ from service.pacs.document import instance_uid, is_ours
 from service.pacs.key_object import key_object
 from service.pacs.segmentation import Segment, segmentation
 from service.pacs.source import Source, anonymous, source_of
+from specialists.segmentation import evidence
 from specialists.task import Concept, Label
 
 UNET = Algorithm("unet", "1", sha256_of("unet"))
@@ -113,6 +114,17 @@ def test_captures_of_one_result_are_one_series_of_numbered_instances() -> None:
 def segmented(source: Source, *segments: Segment) -> object:
     chosen = segments or (Segment(LESION, a_mask()),)
     return read_back(segmentation(a_diagnosis(), source, chosen, UNET))
+
+
+def test_what_a_specialist_outlined_for_this_request_becomes_a_segment() -> None:
+    mask = evidence.mask(a_segmentation(), 32, 24)  # as large as the image
+
+    document = segmented(a_source(), Segment(LESION, mask))
+
+    shown = hd.seg.Segmentation.from_dataset(document).pixel_array.squeeze()
+    assert (shown == mask).all()
+    assert mask[:8, :6].all()
+    assert not mask[20:].any()
 
 
 def test_a_mask_comes_back_as_it_was_given() -> None:

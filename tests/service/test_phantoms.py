@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,11 @@ from service.demo.phantoms import (
     draw,
     series,
     write_dicom,
+    write_masks,
     write_npz,
     write_png,
 )
+from specialists.segmentation import masks
 
 KINDS = {
     "chest": CHEST_LABELS,
@@ -337,3 +340,25 @@ def test_the_test_split_can_come_from_another_hospital(tmp_path: Path) -> None:
         assert np.array_equal(same["train_images"], shift["train_images"])
         assert np.array_equal(same["test_labels"], shift["test_labels"])
         assert not np.array_equal(same["test_images"], shift["test_images"])
+
+
+# -- masks --
+
+
+def test_masks_lie_beside_their_images(tmp_path: Path) -> None:
+    write_masks("chest", tmp_path / "masks", 4, 2, 2, size=64)
+
+    read = masks.read(tmp_path / "masks")
+
+    split = read.split("train")
+    assert [len(read.split(name)) for name in ("train", "val", "test")] == [4, 2, 2]
+    index = (tmp_path / "masks" / "index.csv").read_text().splitlines()
+    labels = [row["label"] for row in csv.DictReader(index)]
+    shown = [bool(mask.any()) for mask in split.masks()]
+    assert shown == [label != "normal" for label in labels[:4]]
+    assert split.images[0].shape == (64, 64, 3)
+
+
+def test_dermoscopy_has_no_masks(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none of them is without a lesion"):
+        write_masks("dermoscopy", tmp_path / "masks", 1, 1, 1, size=32)

@@ -13,6 +13,7 @@ from builders import (
     a_question_task,
     a_reference_case,
     a_report_task,
+    a_segmentation,
     a_task,
 )
 from fakes import FakeGeneralist, FakeRetriever, FakeSpecialists, FakeStore, completion
@@ -128,9 +129,52 @@ async def test_tasks_that_use_similar_cases_keep_the_name_they_had() -> None:
     with_rad = await a_pipeline().diagnose(a_case(a_task()))
     without = await a_pipeline().diagnose(a_case(a_task(rad=False)))
 
-    fields = {k: v for k, v in asdict(a_task()).items() if k != "rad"}
+    later = {"rad", "segment", "segmenters"}
+    fields = {k: v for k, v in asdict(a_task()).items() if k not in later}
     said = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     assert with_rad.provenance.task_sha256 == said != without.provenance.task_sha256
+
+
+async def test_what_is_outlined_enters_the_evidence_and_the_provenance() -> None:
+    outlined = a_segmentation()
+    store = FakeStore()
+    parts = {"specialists": FakeSpecialists(segmentations=(outlined,)), "store": store}
+
+    diagnosis = await a_pipeline(**parts).diagnose(a_case())
+
+    (kept,) = diagnosis.evidence.segmentations
+    assert kept == outlined
+    assert kept.map is outlined.map  # for whoever writes the mask into the PACS
+    assert diagnosis.provenance.weights_sha256["unet"] == outlined.weights_sha256
+    assert store.saved[diagnosis.id].evidence.segmentations == (outlined,)
+
+
+@pytest.mark.parametrize("rad", [True, False])
+async def test_what_is_outlined_changes_no_word_unless_the_template_says_so(rad: bool) -> None:
+    with_mask = FakeSpecialists(segmentations=(a_segmentation(),))
+    case = a_case(a_task(rad=rad))
+
+    async def asked(**parts: object) -> str:
+        generalist = FakeGeneralist()
+        await a_pipeline(generalist=generalist, **parts).diagnose(case)
+        return generalist.asked[-1].text
+
+    told = template.find("rich_segmentation")
+    assert await asked(specialists=with_mask) == await asked()
+    assert "lesion in the upper left" in await asked(specialists=with_mask, template=told)
+
+
+async def test_a_segmentation_alone_is_weighed_where_it_is_told() -> None:
+    nobody = dict.fromkeys(FakeSpecialists().names, "no weights")
+    specialists = FakeSpecialists(missing=nobody, segmentations=(a_segmentation(),))
+
+    async def times(**parts: object) -> int:
+        generalist = FakeGeneralist()
+        await a_pipeline(specialists=specialists, generalist=generalist, **parts).diagnose(a_case())
+        return len(generalist.asked)
+
+    assert await times() == 1
+    assert await times(template=template.find("rich_segmentation")) == 2
 
 
 async def test_without_any_specialist_nothing_is_retrieved() -> None:

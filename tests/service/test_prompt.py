@@ -13,8 +13,10 @@ from builders import (
     a_question_task,
     a_reference_case,
     a_report_task,
+    a_segmentation,
     a_task,
     an_image,
+    nothing_segmented,
     some_evidence,
 )
 from hypothesis import given
@@ -116,6 +118,30 @@ def test_a_question_is_one_line_and_its_choices_are_named() -> None:
 
     assert 'Is there fluid? The permitted answers are "yes", "no".' in asked.text
     assert asked.choices == ("yes", "no")
+
+
+# -- segmentations --
+
+
+def test_shipped_templates_that_nano_learned_say_nothing_of_segmentations() -> None:
+    outlined = (a_segmentation(), nothing_segmented())
+    for words in (RICH, PAPER):
+        assert weighed(words, segmentations=outlined) == weighed(words)
+
+
+def test_a_segmentation_is_told_as_where_how_large_and_how_certain() -> None:
+    two = a_segmentation("fpn", share=0.0004, areas=3, places=("left", "lower"), certainty=0.4)
+    outlined = (a_segmentation(), two, nothing_segmented(validation_dice=None))
+
+    text = weighed(template.find("rich_segmentation"), segmentations=outlined)
+
+    assert text.startswith(weighed())
+    assert text.removeprefix(weighed()) == (
+        " Segmentation specialists: "
+        "lesion in the upper left, 3.4% of the image, certainty 81%, Dice on validation 66%; "
+        "lesion in the left and lower, 0.0% of the image, certainty 40%, Dice on validation 66%; "
+        "no lesion, certainty 81%, Dice on validation ?%."
+    )
 
 
 # -- templates --
@@ -268,3 +294,15 @@ def test_a_tied_vote_goes_to_the_earlier_label() -> None:
 
     assert vote(task, panel) == ("normal",)
     assert vote(task, ()) is None
+
+
+def test_a_template_may_extend_a_shipped_one() -> None:
+    short = template.parse(
+        'name = "mine"\nextends = "rich"\n[evidence]\naverage = " Mean: {list}."'
+    )
+
+    assert short.ask == RICH.ask
+    assert short.evidence == {**RICH.evidence, "average": " Mean: {list}."}
+    assert short.version.startswith("mine@")
+    with pytest.raises(Misconfigured, match="no prompt template 'others'"):
+        template.parse('name = "mine"\nextends = "others"')

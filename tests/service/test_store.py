@@ -16,6 +16,7 @@ from builders import (
     a_neighbour,
     a_prediction,
     a_report,
+    a_segmentation,
     an_answer,
     some_evidence,
 )
@@ -57,6 +58,29 @@ async def test_a_diagnosis_comes_back_as_it_was_saved(store: SqlStore) -> None:
     diagnosis = a_diagnosis(evidence=evidence, agreement=None, review_reasons=("low probability",))
     await store.save(diagnosis)
     assert await store.get(Diagnosis, diagnosis.id) == diagnosis
+
+
+async def test_what_was_outlined_is_stored_in_words_and_its_mask_is_not(
+    store: SqlStore, engine: Engine
+) -> None:
+    diagnosis = a_diagnosis(evidence=some_evidence(segmentations=(a_segmentation(),)))
+
+    await store.save(diagnosis)
+
+    kept = await store.get(Diagnosis, diagnosis.id)
+    assert kept == diagnosis
+    assert kept.evidence.segmentations[0].map is None
+    with engine.connect() as connection:
+        document = connection.exec_driver_sql("SELECT document FROM diagnoses").scalar_one()
+    assert "map" not in json.loads(document)["evidence"]["segmentations"][0]
+
+
+async def test_a_diagnosis_stored_before_there_were_segmentations_still_reads(
+    store: SqlStore,
+) -> None:
+    document = codec.encode(a_diagnosis())
+    del document["evidence"]["segmentations"]
+    assert codec.decode(Diagnosis, document) == a_diagnosis()
 
 
 async def test_a_saved_diagnosis_outlives_the_process(store: SqlStore, engine: Engine) -> None:

@@ -1,0 +1,142 @@
+"""Segmentation specialists at work: they stand beside the panel, and never stop it."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from specialists import transforms
+from specialists.batcher import Batcher
+from specialists.errors import InvalidSpecialist, PoolOverloaded
+from specialists.loader import Manifest
+from specialists.panel import LoadedPanel, LoadedSpecialist
+from specialists.prediction import Consultation, MissingSpecialist, Pixels, Segmentation
+from specialists.segmentation import evidence, models, network
+from specialists.segmentation.network import Segmenter
+from specialists.segmentation.shelf import Shelf
+from specialists.task import Task
+
+QUEUE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """What the segmentation specialists of a task outline on one image, and who is missing."""
+
+    segmentations: tuple[Segmentation, ...] = ()
+    missing: tuple[MissingSpecialist, ...] = ()
+
+
+Found = tuple[tuple[Segmenter, ...], tuple[MissingSpecialist, ...]]
+
+
+def beside(consultation: Consultation, segmented: Segmented) -> Consultation:
+    """What the panel says together with what is outlined."""
+    return replace(
+        consultation,
+        segmentations=segmented.segmentations,
+        missing=(*consultation.missing, *segmented.missing),
+    )
+
+
+class Segmenters:
+    """All segmentation specialists of `folder/TASK/MODEL`, behind one bounded queue.
+
+    They work in the panel's threads, so that together they take no more cores than it may.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self._shelf = Shelf(folder, device)
+        self._batcher: Batcher[tuple[Pixels, Task], Segmented] | None = None
+        self._found: dict[str, Found] = {}
+
+    def start(self, executor: Executor, workers: asyncio.Semaphore) -> None:
+        """Call in the running event loop."""
+        self._batcher = Batcher(
+            "segmentation",
+            self._answer,
+            executor=executor,
+            workers=workers,
+            queue_size=QUEUE,
+            max_batch=1,
+        )
+
+    async def close(self) -> None:
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            await batcher.close()
+
+    async def outline(self, pixels: Pixels, task: Task) -> Segmented:
+        """Every segmentation of an image, (height, width, 3) uint8 RGB; none without a segment.
+
+        Who cannot answer is missing, all of them where the queue is full. Raises nothing for it.
+        """
+        keys = models.models_of(task)
+        if not keys or self._batcher is None:
+            return Segmented()
+        try:
+            return await self._batcher.submit((pixels, task))
+        except PoolOverloaded as error:
+            return Segmented(missing=tuple(MissingSpecialist(key, str(error)) for key in keys))
+
+    def find(self, task: Task) -> Found:
+        """Who can answer, read from disk where that is needed, and who is missing. Blocks."""
+        found: list[Segmenter] = []
+        missing: list[MissingSpecialist] = []
+        for key in models.models_of(task):
+            try:
+                found.append(self._shelf.get(task, key))
+            except InvalidSpecialist as error:
+                missing.append(MissingSpecialist(key, str(error)))
+        self._found[task.name] = tuple(found), tuple(missing)
+        return self._found[task.name]
+
+    def described(self, panel: LoadedPanel, task: Task) -> LoadedPanel:
+        """The panel with the segmentation specialists as they were last found."""
+        found, missing = self._found.get(task.name, ((), ()))
+        return replace(
+            panel,
+            specialists=(*panel.specialists, *(_described(one.manifest) for one in found)),
+            missing=(*panel.missing, *missing),
+        )
+
+    def _answer(self, requests: Sequence[tuple[Pixels, Task]]) -> list[Segmented]:
+        return [self._segmented(pixels, task) for pixels, task in requests]
+
+    def _segmented(self, pixels: Pixels, task: Task) -> Segmented:
+        found, missing = self.find(task)
+        outlined = [_outlined(segmenter, pixels) for segmenter in found]
+        return Segmented(
+            tuple(one for one in outlined if isinstance(one, Segmentation)),
+            (*missing, *(one for one in outlined if isinstance(one, MissingSpecialist))),
+        )
+
+
+def _described(manifest: Manifest) -> LoadedSpecialist:
+    return LoadedSpecialist(
+        manifest.backbone, manifest.scale, manifest.weights_sha256, dict(manifest.validation)
+    )
+
+
+def _outlined(segmenter: Segmenter, pixels: Pixels) -> Segmentation | MissingSpecialist:
+    try:
+        return segmentation(segmenter, pixels)
+    except Exception as error:  # noqa: BLE001 whatever went wrong, the others answer
+        reason = f"failed on this image: {type(error).__name__}"
+        return MissingSpecialist(segmenter.name, reason)
+
+
+def segmentation(segmenter: Segmenter, pixels: Pixels) -> Segmentation:
+    """What one specialist outlines on one image; raises FloatingPointError, ValueError."""
+    manifest = segmenter.manifest
+    resized = transforms.resize(pixels, manifest.preprocessing.input_size)
+    chances = network.forward(segmenter, resized[None])[0]
+    return Segmentation(
+        specialist=segmenter.name,
+        segment=manifest.labels[0],
+        weights_sha256=manifest.weights_sha256,
+        **asdict(evidence.told(chances)),
+        validation_dice=manifest.validation.get("dice"),
+        map=chances,
+    )
