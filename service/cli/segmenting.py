@@ -94,8 +94,8 @@ def evaluate(
 ) -> None:
     """Dice and intersection over union of the images that show the segment, and the rest.
 
-    `left_alone` is the share of the other images on which nothing is outlined, `certainty` the
-    mean of what the specialist promised of its outlines.
+    `left_alone` is the share of the other images on which nothing is outlined. `certainty` is the
+    mean of what the specialist promised of its outlines, `reached` their mean Dice.
     """
     from specialists.segmentation import masks, measure
 
@@ -110,7 +110,7 @@ def evaluate(
     for missing in told.missing:
         output.messages.print(f"{missing.specialist}: {missing.reason}", markup=False)
     rows = [
-        {"system": one.specialist, **one.overlap.as_dict(), "certainty": one.certainty}
+        {"system": one.specialist, **one.overlap.as_dict(), **one.honesty.as_dict()}
         for one in told.results
     ]
     output.print_rows(f"{found.name}, {split}", rows, json=json)

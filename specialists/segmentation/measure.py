@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from specialists import transforms
 from specialists.errors import InvalidDataset, InvalidSpecialist
@@ -36,13 +37,29 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True)
+class Honesty:
+    """What was promised of the outlines that were made, and what they reached; None without any.
+
+    `certainty` and `reached`, a Dice, are means over the images on which something is outlined,
+    rightly or not; `rank_correlation` is Spearman's.
+    """
+
+    certainty: float | None = None
+    reached: float | None = None
+    rank_correlation: float | None = None
+
+    def as_dict(self) -> dict[str, float | None]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
-    """One specialist on a split; `certainty` is the mean of what it promised, where it outlined."""
+    """One specialist on a split."""
 
     specialist: str
     weights_sha256: str
     overlap: Overlap
-    certainty: float | None
+    honesty: Honesty
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +138,24 @@ def measured(segmenter: Segmenter, split: MaskedSplit) -> Measured:
     outlined = [
         evidence.enlarged(one, *mask.shape) for one, mask in zip(chances, drawn, strict=True)
     ]
-    promised = [evidence.certainty(one) for one in chances if (one > evidence.HALF).any()]
-    manifest = segmenter.manifest
+    told = [
+        (evidence.certainty(one), dice(ours, truth))
+        for one, ours, truth in zip(chances, outlined, drawn, strict=True)
+        if ours.any()
+    ]
     return Measured(
-        segmenter.name, manifest.weights_sha256, overlap(outlined, drawn), _mean(promised)
+        segmenter.name,
+        segmenter.manifest.weights_sha256,
+        overlap(outlined, drawn),
+        honesty([promised for promised, _ in told], [reached for _, reached in told]),
     )
+
+
+def honesty(promised: Sequence[float], reached: Sequence[float]) -> Honesty:
+    """Of outlines in parallel; without a correlation where one of the two is always the same."""
+    varied = min(len(set(promised)), len(set(reached))) > 1
+    correlation = float(spearmanr(promised, reached).statistic) if varied else None
+    return Honesty(_mean(promised), _mean(reached), correlation)
 
 
 def _mean(values: Sequence[float]) -> float | None:

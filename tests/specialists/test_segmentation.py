@@ -178,6 +178,16 @@ def test_images_without_the_segment_are_counted_by_themselves() -> None:
     assert measure.dice(empty, empty) == measure.iou(empty, empty) == 1
 
 
+def test_what_was_promised_is_held_against_what_was_reached() -> None:
+    told = measure.honesty([0.9, 0.5, 0.7], [0.8, 0.2, 0.6])
+
+    assert told.certainty == pytest.approx(0.7)
+    assert told.reached == pytest.approx(1.6 / 3)
+    assert told.rank_correlation == pytest.approx(1)
+    assert measure.honesty([], []) == measure.Honesty()
+    assert measure.honesty([0.4, 0.5], [0.0, 0.0]).rank_correlation is None
+
+
 # -- data --
 
 
@@ -247,7 +257,7 @@ def test_a_trained_specialist_outlines_discs(
     ).results
 
     assert measured.overlap.dice > 0.7
-    assert 0.3 < measured.certainty <= 1
+    assert 0.3 < measured.honesty.certainty <= 1
 
 
 @pytest.mark.parametrize("key", list(models.MODELS))
