@@ -148,6 +148,9 @@ def _print(told: "Assessment") -> None:
     title = f"{told.task}: {told.cases} cases of {told.groups} patients, {told.folds} folds"
     output.print_table(title, ["vote of", "macro F1", "95 %"], _cells(systems))
     output.results.print(SENTENCES[told.verdict])
+    output.results.print(
+        "Where the specialists were trained on these cases, this is too good: ask with --data."
+    )
 
 
 SENTENCES = {

@@ -6,6 +6,7 @@ panel        ten full-size specialists, against the published procedure (a quart
 evaluation   GSCo against every other system, deceptions, ablations, other hospitals (an hour)
 retrieval    1k to 1M reference cases: recall, latency, memory, additions (a quarter of an hour)
 features     pooled against unpooled features, one retriever against all, on real data (minutes)
+index-kinds  flat, inverted lists and graphs on the same vectors (minutes at 100,000)
 gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
 
@@ -19,6 +20,7 @@ from tests.benchmarks import (
     features,
     generalist,
     gradcam,
+    index_kinds,
     panel,
     retrieval,
 )
@@ -45,6 +47,9 @@ def main() -> None:
     finds.add_argument("--data", type=Path, required=True)
     finds.add_argument("--split", default="test")
     finds.add_argument("--json", action="store_true")
+    kinds = chosen.add_parser("index-kinds")
+    kinds.add_argument("--size", type=int, default=100_000)
+    kinds.add_argument("--json", action="store_true")
     points = chosen.add_parser("gradcam")
     points.add_argument("--cases", type=int, default=100)
     points.add_argument("--json", action="store_true")
@@ -66,6 +71,8 @@ def main() -> None:
         panel.main(options.images, options.published_images, options.scale, as_json=options.json)
     elif options.benchmark == "gradcam":
         gradcam.main(options.cases, as_json=options.json)
+    elif options.benchmark == "index-kinds":
+        index_kinds.main(options.size, as_json=options.json)
     elif options.benchmark == "features":
         features.main(options.home, options.task, options.data, options.split, as_json=options.json)
     elif options.benchmark == "retrieval":
