@@ -36,7 +36,7 @@ from specialists.task import Task, TaskKind
 
 __all__ = ["Pipeline", "queries_of"]
 
-PREPROCESSING_VERSION = "1"
+PREPROCESSING_VERSION = "2"  # oblong pixels are made square
 
 First = TypeVar("First")
 Second = TypeVar("Second")

@@ -226,7 +226,8 @@ class FakeIntakeResult:
     image: Image
     group: str | None = None
     attributes: FakeAttributes | None = None
-    references: Any = None
+    source: Any = None
+    header: Any = None
 
 
 @dataclass

@@ -9,11 +9,14 @@ from service.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 class Limits:
     """Bounds of intake; every one is checked before the work that it bounds.
 
-    `memory_bytes` is the address space of one decoding process, everything it has loaded included.
+    `max_inflated_bytes` and `max_header_bytes` are those of a deflated file: as far as it is
+    inflated for one frame, and before its pixels. `memory_bytes` is the address space of one
+    decoding process, everything it has loaded included.
     """
 
     max_bytes: int = 128 * 2**20
     max_inflated_bytes: int = 256 * 2**20
+    max_header_bytes: int = 16 * 2**20
     max_pixels: int = 50_000_000
     min_side: int = 16
     max_frames: int = 20_000

@@ -7,22 +7,24 @@ anything, so every reply is measured against the limits and its texts are cleane
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from math import isfinite
 from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from service import errors
 from service.errors import GscoError, UnreadableImage
+from service.intake import header as headers
 from service.intake.deidentify import DicomAttributes, DicomReferences
 from service.intake.limits import Limits
 from service.intake.result import Decoded
 
 READY = b"gsco-decode-worker-ready\n"
-_HEADER_MAX = 2**16
+_HEADER_MAX = 2**17
 _TEXT_MAX = 300
-_NOTES_MAX = 16
+_VALUES_MAX = 16
 _LENGTH = struct.Struct(">I")
 _REFUSALS = ("UnreadableImage", "ImageTooLarge", "UnsupportedImage")
 
@@ -60,9 +62,11 @@ def decoded_header(decoded: Decoded) -> dict[str, Any]:
         "size": [height, width],
         "media_type": decoded.media_type,
         "notes": decoded.notes,
+        "cautions": decoded.cautions,
         "patient": decoded.patient,
         "attributes": decoded.attributes and asdict(decoded.attributes),
         "references": decoded.references and asdict(decoded.references),
+        "header": decoded.header,
     }
 
 
@@ -95,23 +99,33 @@ def _decoded(header: dict[str, Any], body: bytearray, limits: Limits) -> Decoded
     return Decoded(
         pixels,
         _text(header["media_type"]),
-        tuple(_text(note) for note in header["notes"][:_NOTES_MAX]),
+        _texts(header["notes"]),
+        _texts(header["cautions"]),
         _structured(DicomAttributes, header["attributes"]),
         _structured(DicomReferences, header["references"]),
         _optional(header["patient"]),
+        None if header["header"] is None else headers.checked(header["header"]),
     )
 
 
 def _structured(kind: Callable[..., Kind], raw: Any) -> Kind | None:
     if raw is None:
         return None
-    numbers = {f.name for f in fields(kind) if f.type is int}  # type: ignore[arg-type]
-    return kind(
-        **{
-            f.name: _number(raw[f.name]) if f.name in numbers else _optional(raw[f.name])
-            for f in fields(kind)  # type: ignore[arg-type]
-        }
-    )
+    own = fields(kind)  # type: ignore[arg-type]
+    return kind(**{f.name: _READERS[f.type](raw[f.name]) for f in own})
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(_text(value) for value in values[:_VALUES_MAX])
+
+
+def _millimetres(values: Any) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    rows, columns = (float(value) for value in values)
+    if not (isfinite(rows) and isfinite(columns)):
+        raise ValueError("two numbers were expected")
+    return rows, columns
 
 
 def _optional(value: Any) -> str | None:
@@ -128,6 +142,15 @@ def _number(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise TypeError("a number was expected")
     return value
+
+
+_READERS: Mapping[Any, Callable[[Any], Any]] = {
+    str: _text,
+    str | None: _optional,
+    int: _number,
+    tuple[str, ...]: _texts,
+    tuple[float, float] | None: _millimetres,
+}
 
 
 def read(stream: IO[bytes], count: int) -> bytearray:

@@ -289,6 +289,81 @@ def test_enhanced_rescale_may_be_shared() -> None:
     assert (grey(data) > 0).sum() == 1024 - 1000
 
 
+def test_frame_that_the_file_calls_representative_is_the_default() -> None:
+    result = decode(dicom(frames(5), RepresentativeFrameNumber=2))
+
+    assert np.all(result.image.pixels == 2)
+    assert np.all(decode(dicom(frames(5), RepresentativeFrameNumber=9)).image.pixels == 3)
+
+
+def test_middle_frame_of_an_enhanced_object_is_that_of_its_dimensions() -> None:
+    def group(place: int) -> Dataset:
+        item, group = Dataset(), Dataset()
+        item.DimensionIndexValues = [1, place]
+        group.FrameContentSequence = [item]
+        return group
+
+    data = dicom(frames(3), PerFrameFunctionalGroupsSequence=[group(p) for p in (2, 1, 3)])
+
+    assert np.all(decode(data).image.pixels == 1)
+
+
+@pytest.mark.parametrize("bits", [8, 1])
+def test_one_frame_of_a_deflated_file_is_the_same_as_of_a_plain_one(bits: int) -> None:
+    stored = frames(5)
+    if bits == 1:
+        stored = np.random.default_rng(0).integers(0, 2, (5, 33, 33), dtype=np.uint8)
+    packed = np.packbits(stored.ravel(), bitorder="little").tobytes() if bits == 1 else None
+    more = {"bits": bits, "BitsAllocated": bits} | ({"PixelData": packed} if packed else {})
+
+    for number in (1, 4, 5):
+        plain = grey(dicom(stored, **more), frame=number)
+        deflated = dicom(stored, DeflatedExplicitVRLittleEndian, **more)
+        assert np.array_equal(grey(deflated, frame=number), plain)
+
+
+@pytest.mark.parametrize(
+    ("more", "shape"),
+    [
+        ({"PixelAspectRatio": [4, 3]}, (43, 32)),
+        ({"PixelAspectRatio": [1, 2]}, (32, 64)),
+        ({"PixelSpacing": [0.5, 0.25]}, (64, 32)),
+        ({"ImagerPixelSpacing": [0.1, 0.2]}, (32, 64)),
+        ({"PixelSpacing": [0.5, 0.5], "PixelAspectRatio": [4, 3]}, (32, 32)),
+        ({"PixelAspectRatio": [1000, 1]}, (32, 32)),
+        ({"PixelSpacing": [0, 1]}, (32, 32)),
+    ],
+)
+def test_oblong_pixels_are_made_square(more: dict[str, Any], shape: tuple[int, int]) -> None:
+    result = decode(dicom(**more))
+
+    assert result.image.pixels.shape == (*shape, 3)
+    assert result.source is not None
+    assert (result.source.rows, result.source.columns) == (32, 32)
+
+
+def test_pixels_too_oblong_for_the_limits_are_refused() -> None:
+    error = refusal(dicom(PixelAspectRatio=[9, 1]), Limits(max_pixels=2000))
+
+    assert isinstance(error, ImageTooLarge)
+
+
+def test_pixel_spacing_is_kept_and_says_where_it_holds() -> None:
+    item, group = Dataset(), Dataset()
+    item.PixelSpacing = [0.4, 0.4]
+    group.PixelMeasuresSequence = [item]
+
+    at_detector = decode(dicom(ImagerPixelSpacing=[0.2, 0.2])).source
+    enhanced = decode(dicom(SharedFunctionalGroupsSequence=[group])).source
+
+    assert at_detector is not None
+    assert enhanced is not None
+    assert at_detector.pixel_spacing_mm == (0.2, 0.2)
+    assert at_detector.pixel_spacing_from == "ImagerPixelSpacing"
+    assert enhanced.pixel_spacing_mm == (0.4, 0.4)
+    assert enhanced.pixel_spacing_from == "PixelSpacing"
+
+
 @pytest.mark.parametrize(
     ("storage", "name"),
     [
@@ -394,7 +469,8 @@ def with_codestream(stream: bytes, syntax: str, side: int) -> bytes:
         ({"Rows": 0}, UnreadableImage),
         ({"Columns": 33}, UnreadableImage),
         ({"NumberOfFrames": "2"}, UnreadableImage),
-        ({"BitsAllocated": 64, "BitsStored": 64}, UnreadableImage),
+        ({"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63}, UnreadableImage),
+        ({"BitsStored": 12}, UnsupportedImage),
         ({"SamplesPerPixel": 200}, UnreadableImage),
         ({"PhotometricInterpretation": "CMYK"}, InvalidInput),
     ],
@@ -463,6 +539,45 @@ def with_body_part(text: str) -> bytes:
     return dicom(StudyDescription=blank).replace(written_as, wanted)
 
 
+@pytest.mark.parametrize("keyword", ["Modality", "BurnedInAnnotation", "PresentationIntentType"])
+def test_attribute_that_is_told_holds_a_term_of_the_standard(keyword: str) -> None:
+    attributes = decode(dicom(**{keyword: "DOE"})).attributes
+
+    assert "DOE" not in repr(attributes)
+
+
+def test_codes_of_the_procedure_are_kept_to_choose_the_task() -> None:
+    def code(scheme: str, value: str) -> Dataset:
+        item = Dataset()
+        item.CodingSchemeDesignator, item.CodeValue, item.CodeMeaning = scheme, value, NAME
+        return item
+
+    request = Dataset()
+    request.RequestedProcedureCodeSequence = [code("LN", "36643-5"), code("L", "two words")]
+    data = dicom(
+        RequestAttributesSequence=[request],
+        ProcedureCodeSequence=[code("L", "THX2")],
+        AnatomicRegionSequence=[code("SCT", "51185008")],
+    )
+
+    attributes = decode(data).attributes
+
+    assert attributes is not None
+    assert attributes.procedure_codes == ("L:THX2", "LN:36643-5")
+    assert attributes.anatomic_regions == ("SCT:51185008",)
+    assert "THX2" not in repr(attributes)
+
+
+def test_header_for_answers_names_the_patient_and_shows_itself_to_nobody() -> None:
+    result = decode(dicom(AccessionNumber="A1", PatientComments="private"))
+
+    assert result.header is not None
+    held = Dataset.from_json(result.header)
+    assert (held.PatientName, held.AccessionNumber) == (NAME, "A1")
+    assert "PatientComments" not in held
+    assert NAME not in repr(result)
+
+
 def test_group_is_a_pseudonym_that_only_the_key_can_make() -> None:
     def group(key: bytes, **more: Any) -> str | None:
         return decode(dicom(**more), key=key).group
@@ -481,13 +596,13 @@ def test_study_stands_in_for_a_patient_without_identifier() -> None:
     assert one != other
 
 
-def test_references_serve_to_answer_the_pacs() -> None:
-    references = decode(dicom()).references
+def test_source_serves_to_answer_the_pacs() -> None:
+    source = decode(dicom()).source
 
-    assert references is not None
-    assert references.study_instance_uid == "1.2.3"
-    assert references.sop_instance_uid == "1.2.3.4.5"
-    assert decode(dicom(StudyInstanceUID="")).references is None
+    assert source is not None
+    assert source.study_instance_uid == "1.2.3"
+    assert source.sop_instance_uid == "1.2.3.4.5"
+    assert decode(dicom(StudyInstanceUID="")).source is None
 
 
 def test_burned_in_text_and_raw_images_are_pointed_out() -> None:

@@ -231,9 +231,11 @@ HONEST = {
     "size": [16, 16],
     "media_type": "image/png",
     "notes": [],
+    "cautions": [],
     "patient": None,
     "attributes": None,
     "references": None,
+    "header": None,
 }
 
 
@@ -250,6 +252,9 @@ def as_told(header: dict[str, object], count: int = 768) -> bytes:
         as_told(HONEST | {"notes": [{"a": 1}]}),
         as_told(HONEST | {"attributes": {"rows": 1}}),
         as_told(HONEST | {"references": [1, 2]}),
+        as_told(HONEST | {"cautions": 7}),
+        as_told(HONEST | {"header": {"00204000": {"vr": "LT", "Value": ["not on the list"]}}}),
+        as_told(HONEST | {"header": {"00100010": {"vr": "PN", "Value": ["long" * 999]}}}),
         as_told({}),
         as_told(HONEST, count=10_000_000),
         json.dumps({"raw": "ffffffff"}).encode(),
@@ -340,12 +345,15 @@ def test_messages_survive_pipes_that_take_little_at_a_time() -> None:
 
 
 async def test_dicom_attributes_come_through(opened: Open) -> None:
-    attributes = {f.name: None for f in fields(DicomAttributes)}
-    numbers = ("rows", "columns", "bits_stored", "number_of_frames", "frame_number")
-    header = HONEST | {"attributes": attributes | dict.fromkeys(numbers, 16) | {"modality": "CR"}}
+    said: dict[str, object] = {f.name: None for f in fields(DicomAttributes)}
+    said |= {f.name: 16 for f in fields(DicomAttributes) if f.type is int}
+    said |= {"modality": "CR", "anatomic_regions": ["SCT:51185008"], "procedure_codes": []}
+    header = HONEST | {"attributes": said | {"pixel_spacing_mm": [0.2, 0.1]}}
     sandbox = await opened(IMPOSTOR)
 
     result = await sandbox.decode(as_told(header))
 
     assert result.attributes is not None
     assert (result.attributes.modality, result.attributes.rows) == ("CR", 16)
+    assert result.attributes.anatomic_regions == ("SCT:51185008",)
+    assert result.attributes.pixel_spacing_mm == (0.2, 0.1)
