@@ -21,11 +21,12 @@ from pydicom.uid import (
 )
 
 from service.errors import UnreadableImage, UnsupportedImage
-from service.intake.deflated import Inflating
+from service.intake.deflated import ITEM, Inflating
 from service.intake.limits import Limits
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
+_BIG_ENDIAN_ITEM = b"\xff\xfe\xe0\x00"
 _FIRST_GROUPS = (0x0002, 0x0008)
 _PIXEL_TAGS = {
     0x7FE00008: "FloatPixelData",
@@ -50,11 +51,11 @@ class DicomFile:
         held = any(keyword in self.dataset for keyword in _PIXEL_TAGS.values())
         return held or self.deflated_pixels is not None
 
-    def with_frame(self, index: int) -> tuple[Any, int]:
+    def with_frame(self, index: int, limits: Limits) -> tuple[Any, int]:
         """A dataset that holds at least this frame, and the frame's index in it."""
         if self.deflated_pixels is None:
             return self.dataset, index
-        return _inflated_frame(self.dataset, index, self.deflated_pixels)
+        return _inflated_frame(self.dataset, index, self.deflated_pixels, limits)
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -86,6 +87,7 @@ def read(data: bytes, limits: Limits) -> DicomFile:
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         return _deflated(Inflating(memoryview(data)[stream.tell() :], limits), meta)
+    limits.check_items(max(data.count(ITEM), data.count(_BIG_ENDIAN_ITEM)))
     dataset = dcmread(BytesIO(data), force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
@@ -102,16 +104,19 @@ def _deflated(stream: Inflating, meta: Any) -> DicomFile:
     return DicomFile(dataset, stream if stream.has_more() else None)
 
 
-def _inflated_frame(dataset: Any, index: int, stream: Inflating) -> tuple[Any, int]:
+def _inflated_frame(dataset: Any, index: int, stream: Inflating, limits: Limits) -> tuple[Any, int]:
     """A copy with the pixels of one frame; with those before it, where frames may share a byte."""
     group, element, vr = struct.unpack("<HH2s6x", stream.read(12))
     tag = group << 16 | element
     if tag not in _PIXEL_TAGS or vr not in _LONG_VALUES:
         raise UnreadableImage("the deflated DICOM file holds something else where its pixels start")
     shares_bytes = whole(dataset, "BitsAllocated") < 8
-    held = FileDataset(BytesIO(), dataset, file_meta=dataset.file_meta, is_implicit_VR=False)
-    held.NumberOfFrames = index + 1 if shares_bytes else 1
+    held = FileDataset(BytesIO(), {}, file_meta=dataset.file_meta, is_implicit_VR=False)
+    held.update(dataset)
+    # Not `held.NumberOfFrames =`: that would change the element, which both datasets have.
+    held.add_new("NumberOfFrames", "IS", index + 1 if shares_bytes else 1)
     length = get_expected_length(held)
+    limits.check_frame_bytes(length)
     pixels = stream.take(0 if shares_bytes else index * length, length)
     held.add_new(tag, vr.decode(), pixels)
     return held, held.NumberOfFrames - 1

@@ -11,6 +11,7 @@ from typing import Any
 from service.errors import ImageTooLarge, UnreadableImage
 from service.intake.limits import Limits
 
+ITEM = b"\xfe\xff\x00\xe0"  # PS3.5 section 7.5, little endian
 _PIECE = 2**16  # bytes of the file handed to zlib at a time
 _CHUNK = 2**20  # bytes inflated at a time
 
@@ -27,6 +28,7 @@ class Inflating:
         self._limits = limits
         self._consumed = 0
         self._inflated = 0
+        self._items = 0
         self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
         self._kept = bytearray()
         self._place = 0
@@ -37,6 +39,8 @@ class Inflating:
         end = self._place + (count if count >= 0 else most + 1)
         while len(self._kept) < min(end, most + 1) and (more := self._next()):
             self._kept += more
+            self._items += more.count(ITEM)
+            self._limits.check_items(self._items)
         if len(self._kept) > most and end > most:
             raise ImageTooLarge(f"the header of the deflated file is larger than {most} bytes")
         found = bytes(self._kept[self._place : end])

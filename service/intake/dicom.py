@@ -47,7 +47,7 @@ def decode_dicom(data: bytes, limits: Limits, frame: int | None = None) -> Decod
     file = read(data, limits)
     require_image(file)
     number = _checked_frame(file.dataset, limits, frame)
-    held, place = file.with_frame(number - 1)
+    held, place = file.with_frame(number - 1, limits)
     view = frame_view(file.dataset, number - 1, floating="PixelData" not in held)
     spacing = geometry.spacing_of(view)
     attributes = _attributes(file, number, spacing)
@@ -109,9 +109,9 @@ def _decoded_frame(dataset: Any, index: int, limits: Limits) -> tuple[NDArray[An
     _check_codestream(dataset, index, limits)
     try:
         stored, properties = get_decoder(syntax).as_array(dataset, index=index)
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception:  # noqa: BLE001 - every decoder has its own errors, and they quote the file
+    except BaseException:  # noqa: BLE001 - every decoder has its own; a panic of Rust is no Exception
         damaged = True
     else:
         damaged = False

@@ -83,6 +83,11 @@ class Sandbox:
             worker.discard()
         self._idle = SimpleQueue()
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The ids of the workers that run: for those who watch their memory."""
+        return tuple(id for worker in self._workers if (id := worker.process_id) is not None)
+
     async def decode(self, data: bytes, *, frame: int | None = None) -> IntakeResult:
         """The image in `data`; `frame` counts from 1 (default: DICOM's middle one, else the first).
 
@@ -130,6 +135,11 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
         self._decodes = 0
+
+    @property
+    def process_id(self) -> int | None:
+        process = self._process
+        return process.pid if process is not None else None
 
     def start(self) -> None:
         """Start the process and wait for it; Misconfigured when it does not come up."""

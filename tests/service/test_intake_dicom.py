@@ -27,6 +27,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    RLELossless,
     SegmentationStorage,
 )
 
@@ -317,9 +318,11 @@ def test_one_frame_of_a_deflated_file_is_the_same_as_of_a_plain_one(bits: int) -
     more = {"bits": bits, "BitsAllocated": bits} | ({"PixelData": packed} if packed else {})
 
     for number in (1, 4, 5):
-        plain = grey(dicom(stored, **more), frame=number)
+        plain = decode(dicom(stored, **more), frame=number).image
         deflated = dicom(stored, DeflatedExplicitVRLittleEndian, **more)
-        assert np.array_equal(grey(deflated, frame=number), plain)
+        image = decode(deflated, frame=number).image
+        assert np.array_equal(image.pixels, plain.pixels)
+        assert image.notes == plain.notes == (f"Frame {number} of 5 was used.",)
 
 
 @pytest.mark.parametrize(
@@ -427,6 +430,16 @@ def test_truncated_codestream_is_refused(kept: float, form: str, syntax: str) ->
     assert isinstance(error, UnreadableImage)
 
 
+def test_run_lengths_beyond_the_frame_are_refused() -> None:
+    starts = b"".join(number.to_bytes(4, "little") for number in (2, 64, 84))
+    runs = b"\x81a" * 10 + b"\x81a" * 7 + b"\x90a" * 3 + b"\x81a"  # for these RLE's decoder panics
+
+    error = refusal(with_codestream(starts.ljust(64, b"\0") + runs, RLELossless, 32, np.uint16))
+
+    assert isinstance(error, UnreadableImage)
+    assert "cut short, damaged or unusual" in str(error)
+
+
 @pytest.mark.parametrize(
     ("form", "syntax"), [("JPEG", JPEGBaseline8Bit), ("JPEG2000", JPEG2000Lossless)]
 )
@@ -448,12 +461,12 @@ def compressed(form: str, side: int) -> bytes:
     return stream.getvalue()
 
 
-def with_codestream(stream: bytes, syntax: str, side: int) -> bytes:
+def with_codestream(stream: bytes, syntax: str, side: int, kind: type = np.uint8) -> bytes:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.SOPClassUID, dataset.SOPInstanceUID = ComputedRadiographyImageStorage, "1.2.3"
-    describe(dataset, np.zeros((side, side), np.uint8), bits=8)
+    describe(dataset, np.zeros((side, side), kind), bits=8 * np.dtype(kind).itemsize)
     dataset.PixelData = encapsulate([stream])
     dataset["PixelData"].VR = "OB"
     return written(dataset)
@@ -486,17 +499,62 @@ def test_deflated_file_is_read() -> None:
     assert np.array_equal(grey(deflated), grey(data))
 
 
-def test_deflated_bomb_is_inflated_no_further_than_allowed() -> None:
-    inflator = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    zeros = b"".join(inflator.compress(bytes(2**20)) for _ in range(64)) + inflator.flush()
+def deflated_bomb(header: bytes, times: int, filling: bytes = bytes(2**20)) -> bytes:
+    """A file of a few kilobytes that inflates to the header and so many fillings."""
     deflated = dicom(syntax=DeflatedExplicitVRLittleEndian)
     meta = deflated[: 132 + 12 + int.from_bytes(deflated[140:144], "little")]
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    parts = [deflater.compress(header), *(deflater.compress(filling) for _ in range(times))]
+    return meta + b"".join(parts) + deflater.flush()
 
-    error = refusal(meta + zeros, Limits(max_inflated_bytes=2**20))
 
-    assert len(zeros) < 100_000
+PRIVATE = b"\x09\x00\x01\x10OB\0\0" + (2**28).to_bytes(4, "little")
+SEQUENCE = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff"
+ITEMS = b"\xfe\xff\x00\xe0\0\0\0\0" * 2**17
+
+
+@pytest.mark.parametrize(
+    ("header", "filling", "sentence"),
+    [
+        (PRIVATE, bytes(2**20), "header of the deflated file is larger than 16777216 bytes"),
+        (SEQUENCE, ITEMS, "has more than 100000 items in its sequences"),
+    ],
+)
+def test_deflated_bomb_before_the_pixels_is_refused(
+    header: bytes, filling: bytes, sentence: str
+) -> None:
+    data = deflated_bomb(header, 64, filling)
+
+    error = refusal(data)
+
+    assert len(data) < 200_000
     assert isinstance(error, ImageTooLarge)
-    assert "inflates to more than 1048576 bytes" in str(error)
+    assert sentence in str(error)
+
+
+def test_frame_beyond_what_may_be_inflated_is_refused() -> None:
+    data = dicom(frames(64), DeflatedExplicitVRLittleEndian)
+
+    error = refusal(data, Limits(max_inflated_bytes=2**14), frame=64)
+
+    assert isinstance(error, ImageTooLarge)
+    assert "inflates to more than 16384 bytes" in str(error)
+
+
+def test_deflated_frame_of_more_bytes_than_pixels_is_not_inflated() -> None:
+    deep = np.zeros((32, 32, 3), np.uint16)
+
+    error = refusal(dicom(deep, DeflatedExplicitVRLittleEndian), Limits(max_pixels=1024))
+
+    assert str(error) == "a frame of the file is 6144 bytes: at most 3072 are read"
+
+
+def test_plain_file_of_countless_items_is_refused() -> None:
+    data = dicom()
+
+    error = refusal(data + SEQUENCE + ITEMS)
+
+    assert "has more than 100000 items" in str(error)
 
 
 def test_file_that_lost_its_preamble_is_still_dicom() -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import DeflatedExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from service.errors import (
     ImageTooLarge,
@@ -52,6 +55,7 @@ def decode(data, limits, frame):
 
 serve(decode)
 """
+PLAIN = "from service.intake.worker import serve; serve()"
 # Workers that were taken over, and answer whatever they like.
 IMPOSTOR = """
 import json, sys
@@ -157,6 +161,44 @@ async def test_memory_is_bounded(opened: Open) -> None:
 
     assert isinstance(error, ImageTooLarge)
     assert (await sandbox.decode(png())).image.pixels.shape == (32, 32, 3)
+
+
+async def test_bomb_of_300_megabytes_costs_neither_memory_nor_time(opened: Open) -> None:
+    sandbox = await opened(program=PLAIN)
+    bomb = a_bomb(frames=1200)
+    await sandbox.decode(png())
+    (process,) = sandbox.processes
+    idle, began = megabytes(process, "VmRSS"), time.monotonic()
+
+    result = await sandbox.decode(bomb)
+
+    assert len(bomb) < 400_000
+    assert result.image.notes == ("Frame 600 of 1200 was used.",)
+    assert time.monotonic() - began < 2
+    assert megabytes(process, "VmHWM") - idle < 200
+
+
+def a_bomb(frames: int) -> bytes:
+    """A deflated file of frames of a quarter of a megabyte, all black."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    dataset.Rows = dataset.Columns = 512
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation, dataset.NumberOfFrames = 0, frames
+    dataset.PixelData = bytes(frames * 512 * 512)
+    dataset["PixelData"].VR = "OW"
+    stream = BytesIO()
+    dcmwrite(stream, dataset, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def megabytes(process: int, what: str) -> float:
+    """What Linux says of a process's memory, such as VmHWM: the most it ever held."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(what))
 
 
 async def test_too_many_bytes_never_reach_the_worker(opened: Open) -> None:
