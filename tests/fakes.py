@@ -226,7 +226,7 @@ class FakeIntakeResult:
     image: Image
     group: str | None = None
     attributes: FakeAttributes | None = None
-    source: Any = None
+    origin: Any = None
     header: Any = None
 
 

@@ -36,6 +36,9 @@ _PIXEL_TAGS = {
 # These have pixels, but mark or dose another image: a diagnosis of them would mean nothing.
 _LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 _NOT_AN_IMAGE = (SegmentationStorage, RTDoseStorage, _LABEL_MAP_SEGMENTATION)
+MANUFACTURER, MODEL = "GSCo", "gsco"
+"""By these the objects that this project writes are known again."""
+
 _LONG_VALUES = (b"OB", b"OW", b"OF", b"OD")
 
 
@@ -75,7 +78,12 @@ def _begins_with_element(data: bytes, order: str) -> bool:
     return group in _FIRST_GROUPS and (explicit or length <= len(data))
 
 
-def read(data: bytes, limits: Limits) -> DicomFile:
+def read(data: bytes, limits: Limits) -> Any:
+    """The dataset of a file; of a deflated one without its pixels. Raises as `opened` does."""
+    return opened(data, limits).dataset
+
+
+def opened(data: bytes, limits: Limits) -> DicomFile:
     """The file's dataset, pixels still encoded, with a transfer syntax in its meta information.
 
     Raises ImageTooLarge when the header of a deflated file inflates beyond the limit: pydicom alone
@@ -137,11 +145,19 @@ def require_image(file: DicomFile) -> None:
     thing = f"a DICOM '{name}'" if name else "the DICOM file"
     if dataset.get("SOPClassUID") in _NOT_AN_IMAGE:
         raise UnsupportedImage(f"{thing} is not an image that can be diagnosed")
+    if is_ours(dataset):
+        raise UnsupportedImage("the DICOM file was written by this project: it is no new image")
     if not file.has_pixels:
         cut = ", or ends before them" if "Rows" in dataset else ""
         raise UnsupportedImage(f"{thing} holds no pixels{cut}")
     if not whole(dataset, "Rows") or not whole(dataset, "Columns"):
         raise UnreadableImage(f"{thing} does not say how many rows and columns it has")
+
+
+def is_ours(dataset: Any) -> bool:
+    """Whether this project wrote an object: diagnosing it again would never end."""
+    maker = (str(dataset.get("Manufacturer")), str(dataset.get("ManufacturerModelName")))
+    return maker == (MANUFACTURER, MODEL)
 
 
 def standard_name(uid: Any) -> str | None:

@@ -101,9 +101,9 @@ def defined_term(dataset: Any, keyword: str) -> str | None:
     return term if term in _TERMS[keyword] else None
 
 
-def body_part(dataset: Any) -> str | None:
-    """BodyPartExamined; None where free text, or several values, stand instead."""
-    value = _text(dataset, "BodyPartExamined").upper()
+def code_string(dataset: Any, keyword: str) -> str | None:
+    """A coded value (VR CS) in capitals; None where free text, or several values, stand instead."""
+    value = _text(dataset, keyword).upper()
     return value if _CODE_STRING.fullmatch(value) else None
 
 

@@ -15,11 +15,11 @@ from pydicom.uid import JPEGExtended12Bit
 from service.errors import UnreadableImage, UnsupportedImage
 from service.intake import geometry, greyscale
 from service.intake.codestream import declared_size
-from service.intake.dataset import DicomFile, read, require_image, standard_name, whole
+from service.intake.dataset import DicomFile, opened, require_image, standard_name, whole
 from service.intake.deidentify import (
     DicomAttributes,
     anatomic_regions,
-    body_part,
+    code_string,
     defined_term,
     patient_of,
     procedure_codes,
@@ -44,7 +44,7 @@ def decode_dicom(data: bytes, limits: Limits, frame: int | None = None) -> Decod
     representative one (`frames.default_frame`).
     Raises UnreadableImage, ImageTooLarge or UnsupportedImage.
     """
-    file = read(data, limits)
+    file = opened(data, limits)
     require_image(file)
     number = _checked_frame(file.dataset, limits, frame)
     held, place = file.with_frame(number - 1, limits)
@@ -85,7 +85,7 @@ def _attributes(file: DicomFile, number: int, spacing: Spacing | None) -> DicomA
         sop_class=standard_name(dataset.get("SOPClassUID")),
         transfer_syntax=standard_name(dataset.file_meta.TransferSyntaxUID),
         modality=defined_term(dataset, "Modality"),
-        body_part_examined=body_part(dataset),
+        body_part_examined=code_string(dataset, "BodyPartExamined"),
         anatomic_regions=anatomic_regions(dataset),
         procedure_codes=procedure_codes(dataset),
         presentation_intent_type=defined_term(dataset, "PresentationIntentType"),

@@ -19,8 +19,9 @@ _KEYWORDS = (
     *("SeriesInstanceUID", "SeriesNumber", "Modality", "Laterality", "BodyPartExamined"),
     *("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "ImageLaterality", "PatientOrientation"),
     *("Rows", "Columns", "NumberOfFrames", "PixelSpacing", "ImagerPixelSpacing"),
-    *("FrameOfReferenceUID", "PositionReferenceIndicator", "SliceThickness"),
-    *("ImagePositionPatient", "ImageOrientationPatient"),
+    *("LossyImageCompression", "BurnedInAnnotation", "DeidentificationMethod"),
+    *("TimezoneOffsetFromUTC", "FrameOfReferenceUID", "PositionReferenceIndicator"),
+    *("SliceThickness", "ImagePositionPatient", "ImageOrientationPatient"),
 )
 _TAGS = frozenset(f"{tag_for_keyword(keyword):08X}" for keyword in _KEYWORDS)
 _ELEMENT_MAX = 1024  # characters of one element, as JSON

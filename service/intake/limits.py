@@ -38,9 +38,7 @@ class Limits:
         """Refuse a frame of more bytes than the largest image in colour has."""
         most = 3 * self.max_pixels
         if count > most:
-            raise ImageTooLarge(
-                f"a frame of the file is {count} bytes long: at most {most} are read"
-            )
+            raise ImageTooLarge(f"a frame of the file is {count} bytes: at most {most} are read")
 
     def check_items(self, count: int) -> None:
         """Refuse a DICOM file of more sequence items than any modality writes."""

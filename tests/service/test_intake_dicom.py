@@ -341,8 +341,8 @@ def test_oblong_pixels_are_made_square(more: dict[str, Any], shape: tuple[int, i
     result = decode(dicom(**more))
 
     assert result.image.pixels.shape == (*shape, 3)
-    assert result.source is not None
-    assert (result.source.rows, result.source.columns) == (32, 32)
+    assert result.origin is not None
+    assert (result.origin.rows, result.origin.columns) == (32, 32)
 
 
 def test_pixels_too_oblong_for_the_limits_are_refused() -> None:
@@ -356,8 +356,8 @@ def test_pixel_spacing_is_kept_and_says_where_it_holds() -> None:
     item.PixelSpacing = [0.4, 0.4]
     group.PixelMeasuresSequence = [item]
 
-    at_detector = decode(dicom(ImagerPixelSpacing=[0.2, 0.2])).source
-    enhanced = decode(dicom(SharedFunctionalGroupsSequence=[group])).source
+    at_detector = decode(dicom(ImagerPixelSpacing=[0.2, 0.2])).origin
+    enhanced = decode(dicom(SharedFunctionalGroupsSequence=[group])).origin
 
     assert at_detector is not None
     assert enhanced is not None
@@ -387,6 +387,13 @@ def test_segmentation_has_pixels_but_is_not_diagnosed(storage: str) -> None:
     error = refusal(dicom(SOPClassUID=storage))
 
     assert "is not an image that can be diagnosed" in str(error)
+
+
+def test_what_this_project_wrote_is_never_diagnosed_again() -> None:
+    error = refusal(dicom(Manufacturer="GSCo", ManufacturerModelName="gsco"))
+
+    assert isinstance(error, UnsupportedImage)
+    assert "written by this project" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -654,13 +661,13 @@ def test_study_stands_in_for_a_patient_without_identifier() -> None:
     assert one != other
 
 
-def test_source_serves_to_answer_the_pacs() -> None:
-    source = decode(dicom()).source
+def test_origin_serves_to_answer_the_pacs() -> None:
+    origin = decode(dicom()).origin
 
-    assert source is not None
-    assert source.study_instance_uid == "1.2.3"
-    assert source.sop_instance_uid == "1.2.3.4.5"
-    assert decode(dicom(StudyInstanceUID="")).source is None
+    assert origin is not None
+    assert origin.study_instance_uid == "1.2.3"
+    assert origin.sop_instance_uid == "1.2.3.4.5"
+    assert decode(dicom(StudyInstanceUID="")).origin is None
 
 
 def test_burned_in_text_and_raw_images_are_pointed_out() -> None:

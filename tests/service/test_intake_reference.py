@@ -95,7 +95,7 @@ def difference(data: bytes, result: IntakeResult) -> float:
 
 def reference(data: bytes, index: int, result: IntakeResult) -> np.ndarray:
     """(rows, columns, 3) as pydicom's own functions make them, 0 to 255."""
-    dataset = read(data, Limits()).dataset
+    dataset = read(data, Limits())
     if dataset.get("PixelData") is None and result.attributes is not None:  # deflated
         dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(data))
     stored = pixel_array(dataset, index=index)
