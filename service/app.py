@@ -167,7 +167,12 @@ def _make_intake(settings: Settings) -> Intake:
         queue=settings.max_concurrent_cases,
     )
     key = settings.pseudonym_key.get_secret_value().encode()
-    return Sandbox(limits, workers=settings.decode_workers, key=key)
+    return Sandbox(
+        limits,
+        workers=settings.decode_workers,
+        key=key,
+        refuse_text=settings.burned_in_text == "refuse",
+    )
 
 
 def _make_specialists(settings: Settings) -> Panel:

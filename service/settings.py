@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     pseudonym_key: SecretStr = Field(
         SecretStr(""), description="secret with which patient identifiers become pseudonyms"
     )
+    burned_in_text: Literal["flag", "refuse"] = Field(
+        "flag", description="what becomes of a DICOM image with text in its pixels"
+    )
     max_concurrent_cases: PositiveInt = Field(32, description="over it: 503 with Retry-After")
     retry_after_seconds: NonNegativeInt = 5
 
@@ -108,7 +111,9 @@ class Settings(BaseSettings):
     def _expand_user(cls, path: Path) -> Path:
         return path.expanduser()
 
-    @field_validator("log_level", "log_format", "generalist_engine", mode="before")
+    @field_validator(
+        "log_level", "log_format", "generalist_engine", "burned_in_text", mode="before"
+    )
     @classmethod
     def _lower_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

@@ -14,6 +14,7 @@ from pydicom.uid import JPEGExtended12Bit
 
 from service.errors import UnreadableImage, UnsupportedImage
 from service.intake import geometry, greyscale
+from service.intake.burned_in import has_text
 from service.intake.codestream import declared_size
 from service.intake.dataset import DicomFile, opened, require_image, standard_name, whole
 from service.intake.deidentify import (
@@ -35,6 +36,8 @@ from specialists.prediction import Pixels
 MEDIA_TYPE = "application/dicom"
 _COLOURS = (3, 4)
 _EIGHT_BITS = 8
+_BURNED_IN = "Text is burned into the image and may name the patient."
+_SEEMS_BURNED_IN = "Something like burned-in text is in the image: it may name the patient."
 
 
 def decode_dicom(data: bytes, limits: Limits, frame: int | None = None) -> Decoded:
@@ -59,6 +62,7 @@ def decode_dicom(data: bytes, limits: Limits, frame: int | None = None) -> Decod
         pixels,
         MEDIA_TYPE,
         _notes(attributes, grey_note, shape_note),
+        _cautions(attributes, pixels),
         attributes=attributes,
         references=references_of(file.dataset),
         patient=patient_of(file.dataset),
@@ -219,11 +223,20 @@ def _notes(attributes: DicomAttributes, *made: str) -> tuple[str, ...]:
     notes = (
         f"Frame {number} of {count} was used." if count > 1 else "",
         *made,
-        "Text is burned into the image and may name the patient."
-        if attributes.burned_in_annotation == "YES"
-        else "",
         "The image was acquired for processing, not for presentation."
         if attributes.presentation_intent_type == "FOR PROCESSING"
         else "",
     )
     return tuple(note for note in notes if note)
+
+
+def _cautions(attributes: DicomAttributes, pixels: Pixels) -> tuple[str, ...]:
+    """Why a person must look; what the file says of burned-in text counts more than what it seems.
+
+    PS3.3 C.7.6.1: BurnedInAnnotation says whether identifying text is in the pixels.
+    """
+    if attributes.burned_in_annotation == "YES":
+        return (_BURNED_IN,)
+    if attributes.burned_in_annotation != "NO" and has_text(pixels):
+        return (_SEEMS_BURNED_IN,)
+    return ()

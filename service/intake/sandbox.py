@@ -18,7 +18,7 @@ from dataclasses import asdict
 from queue import SimpleQueue
 from typing import IO
 
-from service.errors import Misconfigured, Overloaded, UnreadableImage
+from service.errors import Misconfigured, Overloaded, UnreadableImage, UnsupportedImage
 from service.intake import wire
 from service.intake.limits import Limits
 from service.intake.result import Decoded, IntakeResult, intake_result
@@ -33,8 +33,9 @@ _CRASHED = "the image made its decoder fail"
 class Sandbox:
     """Decodes images from outside in `workers` limited processes, each one image at a time.
 
-    `key` makes patients' pseudonyms and never reaches a worker. At most `limits.queue` images
-    wait; more are refused with Overloaded. `command` starts a worker: tests pass one of their own.
+    `key` makes patients' pseudonyms and never reaches a worker. With `refuse_text`, an image into
+    which text is burned is refused (UnsupportedImage) rather than flagged. At most `limits.queue`
+    images wait; more are refused with Overloaded. `command` starts a worker: tests pass their own.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Sandbox:
         *,
         workers: int = 1,
         key: bytes = b"",
+        refuse_text: bool = False,
         command: Sequence[str] = WORKER,
     ) -> None:
         self._limits = limits
         self._key = key
+        self._refuse_text = refuse_text
         self._workers = [_Worker(command, limits) for _ in range(workers)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._places = threading.BoundedSemaphore(workers + limits.queue)
@@ -107,7 +110,10 @@ class Sandbox:
             raise Overloaded(_STOPPING)
         worker = self._idle.get()
         try:
-            return intake_result(data, worker.decode(data, frame), self._key)
+            decoded = worker.decode(data, frame)
+            if self._refuse_text and decoded.cautions:
+                raise UnsupportedImage(decoded.cautions[0])
+            return intake_result(data, decoded, self._key)
         except UnreadableImage:
             if self._closing.is_set():  # its worker was ended: that says nothing of the image
                 raise Overloaded(_STOPPING) from None

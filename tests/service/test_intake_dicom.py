@@ -32,7 +32,7 @@ from pydicom.uid import (
 )
 
 from service.errors import ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImage
-from service.intake import greyscale
+from service.intake import burned_in, greyscale
 from service.intake.codestream import declared_size
 from service.intake.decoder import decode
 from service.intake.limits import Limits
@@ -670,13 +670,56 @@ def test_origin_serves_to_answer_the_pacs() -> None:
     assert decode(dicom(StudyInstanceUID="")).origin is None
 
 
-def test_burned_in_text_and_raw_images_are_pointed_out() -> None:
-    data = dicom(BurnedInAnnotation="YES", PresentationIntentType="FOR PROCESSING")
+def test_raw_image_is_pointed_out() -> None:
+    notes = decode(dicom(PresentationIntentType="FOR PROCESSING")).image.notes
 
-    notes = " ".join(decode(data).image.notes)
+    assert "The image was acquired for processing, not for presentation." in notes
 
-    assert "Text is burned into the image" in notes
-    assert "acquired for processing" in notes
+
+def written_on(text: str, side: int = 512, size: int = 18, ground: int = 60) -> np.ndarray:
+    """A smooth picture with bright text in a corner."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    ramp = np.linspace(ground - 40, ground + 40, side).astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(ramp, (side, side))))
+    ImageDraw.Draw(picture).text((9, 9), text, fill=255, font=ImageFont.load_default(size))
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "caution"),
+    [
+        ("DOE JANE 1947-08-11", None, "Something like burned-in text is in the image"),
+        ("DOE JANE 1947-08-11", "NO", ""),
+        ("R", None, ""),
+        ("", "YES", "Text is burned into the image"),
+        ("", None, ""),
+    ],
+)
+def test_burned_in_text_is_a_reason_to_look(text: str, said: str | None, caution: str) -> None:
+    more = {"BurnedInAnnotation": said} if said else {}
+
+    cautions = decode(dicom(written_on(text), **more)).image.cautions
+
+    assert len(cautions) == bool(caution)
+    assert " ".join(cautions).startswith(caution)
+
+
+@pytest.mark.parametrize(("side", "size"), [(256, 12), (1024, 16), (2688, 48)])
+def test_text_is_found_at_the_sizes_scanners_print_it(side: int, size: int) -> None:
+    picture = written_on("DOE JANE 1947-08-11", side, size)
+
+    assert burned_in.has_text(np.repeat(picture[..., None], 3, axis=2))
+
+
+def test_noise_and_lines_are_no_text() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    lines = np.zeros((256, 256, 3), np.uint8)
+    lines[::16] = 255
+    lines[:, 100:103] = 255
+
+    assert not burned_in.has_text(noise)
+    assert not burned_in.has_text(lines)
 
 
 @given(

@@ -178,7 +178,7 @@ async def test_bomb_of_300_megabytes_costs_neither_memory_nor_time(opened: Open)
     assert megabytes(process, "VmHWM") - idle < 200
 
 
-def a_bomb(frames: int) -> bytes:
+def a_bomb(frames: int, **more: str) -> bytes:
     """A deflated file of frames of a quarter of a megabyte, all black."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -190,6 +190,7 @@ def a_bomb(frames: int) -> bytes:
     dataset.PixelRepresentation, dataset.NumberOfFrames = 0, frames
     dataset.PixelData = bytes(frames * 512 * 512)
     dataset["PixelData"].VR = "OW"
+    dataset.update(more)
     stream = BytesIO()
     dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue()
@@ -199,6 +200,16 @@ def megabytes(process: int, what: str) -> float:
     """What Linux says of a process's memory, such as VmHWM: the most it ever held."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+
+
+async def test_image_with_text_in_its_pixels_is_refused_where_the_operator_wants_that() -> None:
+    sandbox = Sandbox(Limits(), refuse_text=True)
+    await sandbox.start()
+    try:
+        with pytest.raises(UnsupportedImage, match="Text is burned into the image"):
+            await sandbox.decode(a_bomb(frames=1, BurnedInAnnotation="YES"))
+    finally:
+        await sandbox.close()
 
 
 async def test_too_many_bytes_never_reach_the_worker(opened: Open) -> None:
