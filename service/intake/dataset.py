@@ -20,7 +20,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from service.errors import UnreadableImage, UnsupportedImage
+from service.errors import OwnResult, UnreadableImage, UnsupportedImage
 from service.intake.deflated import ITEM, Inflating
 from service.intake.limits import Limits
 
@@ -146,7 +146,7 @@ def require_image(file: DicomFile) -> None:
     if dataset.get("SOPClassUID") in _NOT_AN_IMAGE:
         raise UnsupportedImage(f"{thing} is not an image that can be diagnosed")
     if is_ours(dataset):
-        raise UnsupportedImage("the DICOM file was written by this project: it is no new image")
+        raise OwnResult("the DICOM file was written by this project: it is no new image")
     if not file.has_pixels:
         cut = ", or ends before them" if "Rows" in dataset else ""
         raise UnsupportedImage(f"{thing} holds no pixels{cut}")

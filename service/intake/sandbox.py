@@ -11,17 +11,26 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from queue import SimpleQueue
-from typing import IO
+from typing import IO, Any, TypeVar
 
-from service.errors import Misconfigured, Overloaded, UnreadableImage, UnsupportedImage
+from service.errors import (
+    ImageTooLarge,
+    Misconfigured,
+    Overloaded,
+    UnreadableImage,
+    UnsupportedImage,
+)
 from service.intake import wire
+from service.intake.deidentify import DicomReferences
 from service.intake.limits import Limits
 from service.intake.result import Decoded, IntakeResult, intake_result
+
+Found = TypeVar("Found")
 
 WORKER = (sys.executable, "-m", "service.intake.worker")
 _START_SECONDS = 60.0
@@ -97,23 +106,41 @@ class Sandbox:
         Raises UnreadableImage, ImageTooLarge, UnsupportedImage, or Overloaded.
         """
         self._limits.check_bytes(len(data))
-        if self._threads is None:
-            raise Overloaded("images cannot be decoded: the service is starting or stopping")
-        if not self._places.acquire(blocking=False):
-            raise Overloaded(f"{self._limits.queue} images are waiting to be decoded already")
-        job = self._threads.submit(self._decode, data, frame)
-        job.add_done_callback(self._free_place)
-        return await asyncio.wrap_future(job)
 
-    def _decode(self, data: bytes, frame: int | None) -> IntakeResult:
-        if self._closing.is_set():
-            raise Overloaded(_STOPPING)
-        worker = self._idle.get()
-        try:
+        def decode(worker: _Worker) -> IntakeResult:
             decoded = worker.decode(data, frame)
             if self._refuse_text and decoded.cautions:
                 raise UnsupportedImage(decoded.cautions[0])
             return intake_result(data, decoded, self._key)
+
+        return await self._in_worker(decode)
+
+    async def identify(self, data: bytes) -> DicomReferences | None:
+        """Which instance a DICOM file is, for those who must answer for one that was refused.
+
+        None where that cannot be told. Raises Overloaded.
+        """
+        try:
+            self._limits.check_bytes(len(data))
+            return await self._in_worker(lambda worker: worker.identify(data))
+        except (UnreadableImage, ImageTooLarge):
+            return None
+
+    async def _in_worker(self, work: "Callable[[_Worker], Found]") -> Found:
+        if self._threads is None:
+            raise Overloaded("images cannot be decoded: the service is starting or stopping")
+        if not self._places.acquire(blocking=False):
+            raise Overloaded(f"{self._limits.queue} images are waiting to be decoded already")
+        job = self._threads.submit(self._with_worker, work)
+        job.add_done_callback(self._free_place)
+        return await asyncio.wrap_future(job)
+
+    def _with_worker(self, work: "Callable[[_Worker], Found]") -> Found:
+        if self._closing.is_set():
+            raise Overloaded(_STOPPING)
+        worker = self._idle.get()
+        try:
+            return work(worker)
         except UnreadableImage:
             if self._closing.is_set():  # its worker was ended: that says nothing of the image
                 raise Overloaded(_STOPPING) from None
@@ -128,7 +155,7 @@ class Sandbox:
         finally:
             self._idle.put(worker)
 
-    def _free_place(self, _: "Future[IntakeResult]") -> None:
+    def _free_place(self, _: "Future[Any]") -> None:
         self._places.release()
 
 
@@ -154,11 +181,29 @@ class _Worker:
 
     def decode(self, data: bytes, frame: int | None) -> Decoded:
         """Have an image decoded; after a crash, or too long a time, the process is gone."""
+        header, body = self._ask({"frame": frame}, data)
+        try:
+            return wire.decoded_from(header, body, self._limits)
+        except wire.BrokenReply:
+            self.discard()
+            raise UnreadableImage(_CRASHED) from None
+
+    def identify(self, data: bytes) -> DicomReferences | None:
+        """Have a file's identifiers read."""
+        header, _ = self._ask({"identify": True}, data)
+        try:
+            return wire.references_from(header)
+        except wire.BrokenReply:
+            self.discard()
+            raise UnreadableImage(_CRASHED) from None
+
+    def _ask(self, what: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
+        """The reply of the process; UnreadableImage when it crashes or takes too long."""
         self._be_ready()
         self._decodes += 1
         try:
             with self._deadline(self._limits.timeout_seconds) as expired:
-                return self._exchange(data, frame)
+                return self._exchange(what, data)
         except (wire.BrokenReply, OSError, EOFError, ValueError):
             self.discard()
         seconds = self._limits.timeout_seconds
@@ -223,13 +268,13 @@ class _Worker:
             self.discard()
             raise Misconfigured("the process that decodes images does not start")
 
-    def _exchange(self, data: bytes, frame: int | None) -> Decoded:
+    def _exchange(self, what: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
         requests, replies = _pipes(self._running())
-        wire.send(requests, {"frame": frame}, data)
+        wire.send(requests, what, data)
         header, body = wire.receive(replies, 3 * self._limits.max_pixels)
         if header.get("spent"):  # what the image left behind would take memory from the next one
             self.discard()
-        return wire.decoded_from(header, body, self._limits)
+        return header, body
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None:

@@ -26,7 +26,7 @@ _HEADER_MAX = 2**17
 _TEXT_MAX = 300
 _VALUES_MAX = 16
 _LENGTH = struct.Struct(">I")
-_REFUSALS = ("UnreadableImage", "ImageTooLarge", "UnsupportedImage")
+_REFUSALS = ("UnreadableImage", "ImageTooLarge", "UnsupportedImage", "OwnResult")
 
 Kind = TypeVar("Kind", DicomAttributes, DicomReferences)
 
@@ -68,6 +68,19 @@ def decoded_header(decoded: Decoded) -> dict[str, Any]:
         "references": decoded.references and asdict(decoded.references),
         "header": decoded.header,
     }
+
+
+def identified_header(references: DicomReferences | None) -> dict[str, Any]:
+    """Which instance a file is, or that it cannot be told."""
+    return {"references": references and asdict(references)}
+
+
+def references_from(header: dict[str, Any]) -> DicomReferences | None:
+    """The instance of a reply; BrokenReply for nonsense."""
+    try:
+        return _structured(DicomReferences, header["references"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenReply("a reply does not have the form of one") from error
 
 
 def refusal_header(error: GscoError, *, spent: bool = False) -> dict[str, Any]:

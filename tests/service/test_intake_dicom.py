@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import NAME, RAMP, describe, dicom, written
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.filewriter import dcmwrite
 from pydicom.pixels import apply_windowing
 from pydicom.uid import (
     MPEG4HP41,
@@ -31,54 +31,19 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from service.errors import ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImage
+from service.errors import (
+    ImageTooLarge,
+    InvalidInput,
+    OwnResult,
+    UnreadableImage,
+    UnsupportedImage,
+)
 from service.intake import burned_in, greyscale
 from service.intake.codestream import declared_size
 from service.intake.decoder import decode
 from service.intake.limits import Limits
 
 DATA = Path(os.environ.get("GSCO_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-NAME = "Doe^Jane"
-RAMP = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)
-
-
-def dicom(
-    pixels: np.ndarray | None = RAMP, syntax: str = ExplicitVRLittleEndian, **more: Any
-) -> bytes:
-    """A DICOM file of a patient with a name; keywords add to it, None takes away."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.SOPClassUID = ComputedRadiographyImageStorage
-    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3.4.5", "1.2.3.4"
-    dataset.StudyInstanceUID, dataset.Modality = "1.2.3", "CR"
-    dataset.PatientName, dataset.PatientID = NAME, "4711"
-    if pixels is not None:
-        describe(dataset, pixels, bits=more.pop("bits", 8 * pixels.itemsize))
-    for keyword, value in more.items():
-        setattr(dataset, keyword, value)
-    return written(dataset)
-
-
-def describe(dataset: Dataset, pixels: np.ndarray, bits: int) -> None:
-    colour = pixels.shape[-1] == 3
-    dataset.Rows, dataset.Columns = pixels.shape[-3:-1] if colour else pixels.shape[-2:]
-    dataset.SamplesPerPixel = 3 if colour else 1
-    dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits, bits - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-    if colour:
-        dataset.PlanarConfiguration = 0
-    if pixels.ndim > 2 + colour:
-        dataset.NumberOfFrames = len(pixels)
-    dataset.PixelData = pixels.tobytes()
-    dataset["PixelData"].VR = "OW"
-
-
-def written(dataset: Dataset) -> bytes:
-    stream = BytesIO()
-    dcmwrite(stream, dataset, enforce_file_format=True)
-    return stream.getvalue()
 
 
 def grey(data: bytes, **options: Any) -> np.ndarray:
@@ -392,7 +357,7 @@ def test_segmentation_has_pixels_but_is_not_diagnosed(storage: str) -> None:
 def test_what_this_project_wrote_is_never_diagnosed_again() -> None:
     error = refusal(dicom(Manufacturer="GSCo", ManufacturerModelName="gsco"))
 
-    assert isinstance(error, UnsupportedImage)
+    assert isinstance(error, OwnResult)
     assert "written by this project" in str(error)
 
 

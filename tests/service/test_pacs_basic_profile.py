@@ -27,8 +27,12 @@ def of_basic_profile(data: bytes, key: bytes = KEY) -> Dataset:
 def test_no_text_survives_but_that_of_code_strings_and_codes() -> None:
     copy = of_basic_profile(seeded_file(numbers=False))
 
-    kept = {element.VR for element in copy.iterall() if any(m in str(element.value) for m in MARKERS)}
-    codes = {e.keyword for e in copy.iterall() if e.VR in ("SH", "LO", "UC") and "ZZ" in str(e.value)}
+    kept = {
+        element.VR for element in copy.iterall() if any(m in str(element.value) for m in MARKERS)
+    }
+    codes = {
+        e.keyword for e in copy.iterall() if e.VR in ("SH", "LO", "UC") and "ZZ" in str(e.value)
+    }
 
     assert kept <= {"CS", "SH", "LO", "UC", "SQ"}
     assert codes <= {

@@ -23,6 +23,7 @@ from service.errors import GeneralistUnavailable, InvalidInput, PromptTooLong
 from service.generalist import prompt, template
 from service.pipeline import Pipeline
 from specialists.errors import PoolOverloaded
+from specialists.task import Rule
 
 
 def a_pipeline(**parts: object) -> Pipeline:
@@ -128,9 +129,17 @@ async def test_tasks_that_use_similar_cases_keep_the_name_they_had() -> None:
     with_rad = await a_pipeline().diagnose(a_case(a_task()))
     without = await a_pipeline().diagnose(a_case(a_task(rad=False)))
 
-    fields = {k: v for k, v in asdict(a_task()).items() if k != "rad"}
+    fields = {k: v for k, v in asdict(a_task()).items() if k not in ("rad", "rules")}
     said = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     assert with_rad.provenance.task_sha256 == said != without.provenance.task_sha256
+
+
+async def test_rules_by_which_images_come_to_a_task_are_not_part_of_its_name() -> None:
+    ruled = a_task(rules=(Rule(modality=("CR",)),))
+
+    one, other = [await a_pipeline().diagnose(a_case(task)) for task in (a_task(), ruled)]
+
+    assert one.provenance.task_sha256 == other.provenance.task_sha256
 
 
 async def test_without_any_specialist_nothing_is_retrieved() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import dicom
 from PIL import Image as Pillow
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
@@ -216,6 +217,19 @@ async def test_too_many_bytes_never_reach_the_worker(opened: Open) -> None:
     sandbox = await opened(max_bytes=10)
 
     assert isinstance(await refusal(sandbox, bytes(11)), ImageTooLarge)
+
+
+async def test_file_that_cannot_be_decoded_still_says_which_instance_it_is(opened: Open) -> None:
+    sandbox = await opened(PLAIN)
+    torn = dicom(np.zeros((32, 32), np.uint8))[:-500]
+
+    assert isinstance(await refusal(sandbox, torn), UnreadableImage)
+    references = await sandbox.identify(torn)
+
+    assert references is not None
+    assert references.sop_instance_uid == "1.2.3.4.5"
+    assert await sandbox.identify(png()) is None
+    assert await sandbox.identify(b"\x08\x00" + bytes(99)) is None
 
 
 async def test_queue_is_bounded_and_nobody_is_stranded(opened: Open) -> None:
