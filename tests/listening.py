@@ -1,5 +1,6 @@
 """An ASGI application on a real socket of this machine, for clients that need one."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,11 +21,17 @@ def listening(app: Any) -> Iterator[str]:
     thread.start()
     try:
         _wait(server, thread)
-        (socket,) = server.servers[0].sockets
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+        (listener,) = server.servers[0].sockets
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(_SECONDS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:

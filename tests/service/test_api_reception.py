@@ -30,7 +30,7 @@ async def serving(home: Path, **more: Any) -> AsyncIterator[Service]:
     task = a_task(rules=(CHEST,))
     (home / "tasks" / "cxr-pneumonia.toml").write_text(task_toml(task), "utf-8")
     sandbox = Sandbox(Limits(), key=b"secret")
-    async with a_service(home, intake=sandbox, **more) as service:  # type: ignore[arg-type]
+    async with a_service(home, intake=sandbox, **more) as service:
         yield service
 
 
