@@ -10,7 +10,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 MARKER = "ZZMARKERZZ"
 NUMBER = "31415926"  # stands in integer strings and UIDs, where letters are not allowed
-DATE, TIME = "19470811", "031415"
+DATE, TIME = "19470811", "031415.926535"
 UID_ROOT = f"1.2.{NUMBER}"
 """The UIDs of a seeded file; a PACS must get them back, nobody else may see them."""
 
@@ -27,7 +27,7 @@ _TEXTS = {
     **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), MARKER),
     "AS": "031Y",
     "DA": DATE,
-    "DT": DATE + TIME,
+    "DT": f"{DATE}{TIME}",
     "TM": TIME,
     "UR": f"http://{MARKER}.example",
 }

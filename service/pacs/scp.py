@@ -119,10 +119,10 @@ class StoreScp:
         caller, called = str(asked.calling_ae_title).strip(), str(asked.called_ae_title).strip()
         if self._address.peers.get(caller) != event.assoc.requestor.address:
             log.warning("association refused", reason="unknown caller")
-            event.assoc.acse.send_reject(_PERMANENT, _BY_USER, _UNKNOWN_CALLER)
+            _reject(event.assoc, _UNKNOWN_CALLER)
         elif called not in self._address.ae_titles:
             log.warning("association refused", reason="unknown called AE title", caller=caller)
-            event.assoc.acse.send_reject(_PERMANENT, _BY_USER, _UNKNOWN_CALLED)
+            _reject(event.assoc, _UNKNOWN_CALLED)
 
     def _count(self, event: Any) -> None:
         """End an association whose message outgrows an instance: it would be held in memory."""
@@ -162,6 +162,11 @@ class StoreScp:
         finally:
             self._running.discard(work)
         return Status(SUCCESS)
+
+
+def _reject(association: Any, diagnostic: int) -> None:
+    association.acse.send_reject(_PERMANENT, _BY_USER, diagnostic)
+    association.kill()  # waits until the refusal is sent: the socket is closed next
 
 
 async def _done(work: Awaitable[object]) -> object:

@@ -27,6 +27,9 @@ from service.intake.sandbox import Sandbox
 from service.pacs.scp import Address, StoreScp
 from specialists.task import Rule
 
+# pynetdicom's requestor drops the socket of a peer that hung up first without closing it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 OF_A_CHEST = {"Modality": "DX", "BodyPartExamined": "CHEST"}
 VERIFICATION = "1.2.840.10008.1.1"
 
