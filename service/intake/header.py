@@ -24,7 +24,7 @@ _KEYWORDS = (
     *("SliceThickness", "ImagePositionPatient", "ImageOrientationPatient"),
 )
 _TAGS = frozenset(f"{tag_for_keyword(keyword):08X}" for keyword in _KEYWORDS)
-_ELEMENT_MAX = 1024  # characters of one element, as JSON
+_ELEMENT_MAX = 1024  # characters of one element; a name has at most 192 (PS3.5 section 6.2.1)
 
 
 def header_of(dataset: Any) -> Header:
@@ -54,4 +54,4 @@ def _element(dataset: Any, keyword: str) -> dict[str, Any] | None:
 
 
 def _is_short(element: dict[str, Any]) -> bool:
-    return len(json.dumps(element)) <= _ELEMENT_MAX
+    return len(json.dumps(element, ensure_ascii=False)) <= _ELEMENT_MAX

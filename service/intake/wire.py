@@ -22,7 +22,7 @@ from service.intake.limits import Limits
 from service.intake.result import Decoded
 
 READY = b"gsco-decode-worker-ready\n"
-_HEADER_MAX = 2**17
+_HEADER_MAX = 2**18  # of JSON, where a letter may take six bytes
 _TEXT_MAX = 300
 _VALUES_MAX = 16
 _LENGTH = struct.Struct(">I")

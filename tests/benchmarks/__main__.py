@@ -5,6 +5,7 @@ generalist   an arbitration after its initial diagnosis, and without, on both en
 panel        ten full-size specialists, against the published procedure (a quarter of an hour)
 evaluation   GSCo against every other system, deceptions, ablations, other hospitals (an hour)
 retrieval    1k to 1M reference cases: recall, latency, memory, additions (a quarter of an hour)
+burned-in    text printed on real images: found, and found in vain (two minutes)
 gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
 
@@ -12,7 +13,15 @@ import argparse
 from pathlib import Path
 
 from specialists.catalogue import Scale
-from tests.benchmarks import end_to_end, evaluation, generalist, gradcam, panel, retrieval
+from tests.benchmarks import (
+    burned_in,
+    end_to_end,
+    evaluation,
+    generalist,
+    gradcam,
+    panel,
+    retrieval,
+)
 
 
 def main() -> None:
@@ -42,6 +51,9 @@ def main() -> None:
     near.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     near.add_argument("--folder", type=Path, help="where the temporary homes go (5 GB at 1M)")
     near.add_argument("--json", action="store_true")
+    prints = chosen.add_parser("burned-in")
+    prints.add_argument("--data", type=Path, required=True, help="as of evaluation")
+    prints.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.benchmark == "end-to-end":
         end_to_end.main(options.cases, as_json=options.json)
@@ -51,6 +63,8 @@ def main() -> None:
         panel.main(options.images, options.published_images, options.scale, as_json=options.json)
     elif options.benchmark == "gradcam":
         gradcam.main(options.cases, as_json=options.json)
+    elif options.benchmark == "burned-in":
+        burned_in.main(options.data, as_json=options.json)
     elif options.benchmark == "retrieval":
         retrieval.main(options.sizes, options.folder, as_json=options.json)
     else:
