@@ -40,8 +40,8 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """The DICOM instance, and the frame of it, that an image comes from: kept only to answer.
+class Instance:
+    """The DICOM instance, and the frame of it, that an image is: kept only to answer a PACS.
 
     `rows` and `columns` are as stored; an image whose pixels were oblong is shown with more of
     one of them. `pixel_spacing_mm` lies between rows and between columns, and is what the
@@ -70,7 +70,7 @@ class Case:
     patient's own earlier images. A report or a question may consult the panel and the reference
     cases of another task, which has labels: `consulted`. `draft` is the report of a report
     specialist; `choices` are the permitted answers to a closed question. `modality` is what a
-    DICOM file says of itself (PS3.3 section C.7.3.1.1.1), such as CR; `origin` is for those who
+    DICOM file says of itself (PS3.3 section C.7.3.1.1.1), such as CR; `instance` is for those who
     write results for the PACS, and no part of the pipeline looks at it.
     """
 
@@ -83,7 +83,7 @@ class Case:
     choices: tuple[str, ...] = ()
     draft: str = ""
     modality: str | None = None
-    origin: Origin | None = field(default=None, repr=False)
+    instance: Instance | None = field(default=None, repr=False)
 
     @property
     def evidence_task(self) -> Task:

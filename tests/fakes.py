@@ -23,7 +23,7 @@ from builders import (
 )
 
 from retrieval.neighbour import Neighbour, Query, Retrieval
-from service.domain import Completion, Diagnosis, GeneralistIdentity, Origin, Prompt, Result
+from service.domain import Completion, Diagnosis, GeneralistIdentity, Instance, Prompt, Result
 from service.errors import NotFound
 from service.intake.deidentify import DicomReferences
 from service.intake.result import IntakeResult
@@ -232,7 +232,7 @@ class FakeIntake(FakePart):
     group: str | None = None
     notes: tuple[str, ...] = ()
     modality: str | None = None
-    origin: Origin | None = None
+    instance: Instance | None = None
     header: dict[str, Any] | None = None
 
     async def decode(self, data: bytes, *, frame: int | None = None) -> IntakeResult:
@@ -241,7 +241,7 @@ class FakeIntake(FakePart):
         pixels = a_picture(seed=int(digest[:8], 16))
         image = an_image(pixels, sha256=digest, notes=self.notes)
         said = some_attributes(modality=self.modality)
-        return IntakeResult(image, self.group, said, self.origin, self.header)
+        return IntakeResult(image, self.group, said, self.instance, self.header)
 
     async def identify(self, data: bytes) -> DicomReferences | None:
         return None

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from service import ports
 from service.api.admission import Admission
 from service.api.tasks import TaskFolder
-from service.domain import Diagnosis, Origin
+from service.domain import Diagnosis, Instance
 from service.intake.deidentify import DicomReferences
 from service.intake.header import Header
 from service.intake.result import IntakeResult
@@ -78,15 +78,15 @@ class Generalist(ports.Generalist, Protocol):
     async def close(self) -> None: ...
 
 
-Deliver = Callable[[Diagnosis, Origin, Header], Awaitable[None]]
+Deliver = Callable[[Diagnosis, Instance, Header], Awaitable[None]]
 """Takes over the diagnosis of an image that a PACS sent, to answer that PACS; durable when it
 returns. The header names the patient: it is for the answer alone. The same diagnosis may come
 again, when its image is sent again."""
 
 
-async def nowhere(diagnosis: Diagnosis, origin: Origin, header: Header) -> None:
+async def nowhere(diagnosis: Diagnosis, instance: Instance, header: Header) -> None:
     """Diagnoses stay where they are stored."""
-    del diagnosis, origin, header
+    del diagnosis, instance, header
 
 
 @dataclass(frozen=True)

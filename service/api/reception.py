@@ -10,7 +10,7 @@ import structlog
 
 from service.api import replies
 from service.api.dependencies import Serving
-from service.domain import Case, Diagnosis, Origin
+from service.domain import Case, Diagnosis, Instance
 from service.errors import GscoError, InvalidInput, NotFound, UnreadableImage
 from service.intake.choice import chosen_task
 from service.intake.deidentify import pseudonym
@@ -56,8 +56,8 @@ async def take_in(serving: Serving, arrival: Arrival) -> Taken:
     started = time.perf_counter()
     decoded = await serving.parts.intake.decode(arrival.data, frame=arrival.frame)
     seconds = time.perf_counter() - started
-    origin = decoded.origin
-    if arrival.study and (origin is None or origin.study_instance_uid != arrival.study):
+    instance = decoded.instance
+    if arrival.study and (instance is None or instance.study_instance_uid != arrival.study):
         raise InvalidInput("the instance is not of the study that was named")
     known = (await serving.tasks.all()).values()
     return Taken(arrival, named or chosen_task(decoded.attributes, known), decoded, seconds)
@@ -69,24 +69,26 @@ async def diagnose(serving: Serving, taken: Taken, id: str, tell: Tell = nobody)
     return replies.counted(serving, made, taken.seconds)
 
 
-async def receive(serving: Serving, arrival: Arrival) -> Origin:
+async def receive(serving: Serving, arrival: Arrival) -> Instance:
     """What a PACS sent: diagnosed, stored, and handed over to be answered.
 
     A PACS that is not sure sends again: the same instance is diagnosed once for a task.
     """
     taken = await take_in(serving, arrival)
-    origin, header = _origin(taken), taken.decoded.header
-    if origin is None or header is None:
+    instance, header = _instance(taken), taken.decoded.header
+    if instance is None or header is None:
         raise UnreadableImage("the file is no DICOM instance with all its identifiers")
-    id = _id_of(serving, taken, origin)
+    id = _id_of(serving, taken, instance)
     try:
         diagnosis, outcome = await serving.parts.store.get(Diagnosis, id), "known already"
     except NotFound:
         with serving.admission.enter():
             diagnosis, outcome = await diagnose(serving, taken, id), "diagnosed"
-    await serving.parts.deliver(diagnosis, origin, header)
-    log.info("instance received", task=taken.task.name, outcome=outcome, **_named(serving, origin))
-    return origin
+    await serving.parts.deliver(diagnosis, instance, header)
+    log.info(
+        "instance received", task=taken.task.name, outcome=outcome, **_named(serving, instance)
+    )
+    return instance
 
 
 def log_failure(error: Exception) -> None:
@@ -98,33 +100,33 @@ def log_failure(error: Exception) -> None:
 
 
 def _case(id: str, taken: Taken) -> Case:
-    more = {"origin": _origin(taken)}
+    more = {"instance": _instance(taken)}
     return replies.case_of(id, taken.task, taken.decoded, taken.arrival.group, **more)
 
 
-def _origin(taken: Taken) -> Origin | None:
-    origin = taken.decoded.origin
-    return origin and replace(origin, sender=taken.arrival.sender)
+def _instance(taken: Taken) -> Instance | None:
+    instance = taken.decoded.instance
+    return instance and replace(instance, sender=taken.arrival.sender)
 
 
-def _id_of(serving: Serving, taken: Taken, origin: Origin) -> str:
+def _id_of(serving: Serving, taken: Taken, instance: Instance) -> str:
     """An id that is the same for the same frame and task; nobody makes it from the UID alone.
 
     Without a key it is made of the file's content, which a PACS sends unchanged.
     """
     key = _key(serving)
-    instance = origin.sop_instance_uid if key else taken.decoded.image.sha256
-    text = f"{instance}/{origin.frame_number}/{taken.task.name}"
+    what = instance.sop_instance_uid if key else taken.decoded.image.sha256
+    text = f"{what}/{instance.frame_number}/{taken.task.name}"
     return str(UUID(bytes=hmac.new(key, text.encode(), sha256).digest()[:16], version=4))
 
 
-def _named(serving: Serving, origin: Origin) -> dict[str, str | None]:
+def _named(serving: Serving, instance: Instance) -> dict[str, str | None]:
     """What a log may say of the instance: nothing that can be turned back."""
     key = _key(serving)
     return {
-        "instance": pseudonym(key, origin.sop_instance_uid),
-        "study": pseudonym(key, origin.study_instance_uid),
-        "sender": origin.sender,
+        "instance": pseudonym(key, instance.sop_instance_uid),
+        "study": pseudonym(key, instance.study_instance_uid),
+        "sender": instance.sender,
     }
 
 

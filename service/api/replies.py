@@ -193,7 +193,7 @@ def _told(task: Task, stage: str, value: Any) -> Any:
 
 def case_of(id: str, task: Task, decoded: IntakeResult, group: str | None, **more: Any) -> Case:
     """The case of a request; the caller's group wins over the one that intake found."""
-    said = {"modality": said_by(decoded), "origin": decoded.origin, **more}
+    said = {"modality": said_by(decoded), "instance": decoded.instance, **more}
     return Case(id, task, decoded.image, group or decoded.group, **said)
 
 

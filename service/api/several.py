@@ -18,7 +18,7 @@ from service.api.schemas import (
     diagnosis_response,
 )
 from service.errors import InvalidInput, UnsupportedImage
-from service.pacs.client import DicomwebClient, Instance
+from service.pacs.client import DicomwebClient, Found
 
 MOST = 64
 """Images of one request."""
@@ -40,14 +40,14 @@ class Wanted:
 async def frames_of(serving: Serving, arrival: Arrival, frames: str) -> AsyncIterator[Wanted]:
     """An arrival for each frame of one file that is asked for: `all`, or numbers as `1,4-6`."""
     first = await serving.parts.intake.decode(arrival.data)
-    uid = first.origin.sop_instance_uid if first.origin else None
+    uid = first.instance.sop_instance_uid if first.instance else None
     count = first.attributes.number_of_frames if first.attributes else None
     for number in _numbers(frames, count):
         yield Wanted(uid, replace(arrival, frame=number))
 
 
 async def instances_of(
-    client: DicomwebClient, study: str, instances: tuple[Instance, ...], arrival: Arrival
+    client: DicomwebClient, study: str, instances: tuple[Found, ...], arrival: Arrival
 ) -> AsyncIterator[Wanted]:
     """An arrival for each instance that a search found, fetched when its turn comes."""
     for one in instances:

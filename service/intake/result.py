@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from service.domain import Image, Origin
+from service.domain import Image, Instance
 from service.intake.deidentify import DicomAttributes, DicomReferences, pseudonym
 from service.intake.header import Header
 from specialists.prediction import Pixels
@@ -31,14 +31,14 @@ class IntakeResult:
     """An image ready for a Case, and the little that may be known of where it comes from.
 
     `group` is a pseudonym of the patient, None without a key or when the file names nobody.
-    `origin` and `header` serve to answer the PACS and nothing else; None unless the file is a
+    `instance` and `header` serve to answer the PACS and nothing else; None unless the file is a
     DICOM instance with all its UIDs.
     """
 
     image: Image
     group: str | None = None
     attributes: DicomAttributes | None = None
-    origin: Origin | None = None
+    instance: Instance | None = None
     header: Header | None = field(default=None, repr=False)
 
 
@@ -54,16 +54,16 @@ def intake_result(data: bytes, decoded: Decoded, key: bytes) -> IntakeResult:
         ),
         pseudonym(key, decoded.patient),
         decoded.attributes,
-        _origin(decoded),
+        _instance(decoded),
         decoded.header if decoded.references else None,
     )
 
 
-def _origin(decoded: Decoded) -> Origin | None:
+def _instance(decoded: Decoded) -> Instance | None:
     uids, attributes = decoded.references, decoded.attributes
     if uids is None or attributes is None:
         return None
-    return Origin(
+    return Instance(
         study_instance_uid=uids.study_instance_uid,
         series_instance_uid=uids.series_instance_uid,
         sop_instance_uid=uids.sop_instance_uid,

@@ -41,7 +41,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class Found:
     """One instance that a search found."""
 
     series_instance_uid: str
@@ -76,7 +76,7 @@ class DicomwebClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def instances(self, wanted: Reference) -> tuple[Instance, ...]:
+    async def instances(self, wanted: Reference) -> tuple[Found, ...]:
         """What the source has of it (QIDO-RS), at most 64.
 
         Raises NotFound for nothing, InvalidInput for more, SourceUnavailable where the source
@@ -89,7 +89,7 @@ class DicomwebClient:
             raise InvalidInput(f"more than {MOST_INSTANCES} instances: name one, or a series")
         return tuple(found)
 
-    async def read(self, study_instance_uid: str, instance: Instance) -> bytes:
+    async def read(self, study_instance_uid: str, instance: Found) -> bytes:
         """The instance as a DICOM file, in the transfer syntax it is stored in (WADO-RS).
 
         Raises as `instances` does, and ImageTooLarge.
@@ -180,8 +180,8 @@ def _bearer(source: DicomwebSource) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _instance(found: Mapping[str, Any]) -> Instance:
-    return Instance(*(_value(found, tag) for tag in (_SERIES, _INSTANCE, _SOP_CLASS, _MODALITY)))
+def _instance(found: Mapping[str, Any]) -> Found:
+    return Found(*(_value(found, tag) for tag in (_SERIES, _INSTANCE, _SOP_CLASS, _MODALITY)))
 
 
 def _is_instance(found: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from service.domain import Origin
+from service.domain import Instance
 from service.intake.deidentify import DicomReferences
 from service.pacs.status import SUCCESS, Status
 
@@ -18,7 +18,7 @@ from service.pacs.status import SUCCESS, Status
 class Stored:
     """One instance of a request: which it is, where that could be told, and what became of it."""
 
-    references: DicomReferences | Origin | None
+    references: DicomReferences | Instance | None
     status: Status
 
 

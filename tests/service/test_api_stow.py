@@ -20,7 +20,7 @@ from serving import Service, a_service, problem_of
 
 from service.api.dependencies import Parts
 from service.app import create_app
-from service.domain import Diagnosis, Origin
+from service.domain import Diagnosis, Instance
 from service.errors import GeneralistUnavailable
 from service.intake.limits import Limits
 from service.intake.sandbox import Sandbox
@@ -156,17 +156,17 @@ async def test_without_the_generalist_the_sender_keeps_the_images(ruled_home: Pa
 
 
 async def test_what_is_diagnosed_is_handed_over_to_be_answered(ruled_home: Path) -> None:
-    handed: list[tuple[Diagnosis, Origin, Any]] = []
+    handed: list[tuple[Diagnosis, Instance, Any]] = []
 
-    async def deliver(diagnosis: Diagnosis, origin: Origin, header: Any) -> None:
-        handed.append((diagnosis, origin, header))
+    async def deliver(diagnosis: Diagnosis, instance: Instance, header: Any) -> None:
+        handed.append((diagnosis, instance, header))
 
     async with a_service(ruled_home, intake=Sandbox(Limits()), deliver=deliver) as service:
         await stow(service, dicom(**OF_A_CHEST))
 
-    ((diagnosis, origin, header),) = handed
+    ((diagnosis, instance, header),) = handed
     assert diagnosis.task == "cxr-pneumonia"
-    assert (origin.study_instance_uid, origin.sop_instance_uid) == ("1.2.3", "1.2.3.4.5")
+    assert (instance.study_instance_uid, instance.sop_instance_uid) == ("1.2.3", "1.2.3.4.5")
     assert Dataset.from_json(header).PatientID == "4711"
 
 

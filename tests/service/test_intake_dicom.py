@@ -306,8 +306,8 @@ def test_oblong_pixels_are_made_square(more: dict[str, Any], shape: tuple[int, i
     result = decode(dicom(**more))
 
     assert result.image.pixels.shape == (*shape, 3)
-    assert result.origin is not None
-    assert (result.origin.rows, result.origin.columns) == (32, 32)
+    assert result.instance is not None
+    assert (result.instance.rows, result.instance.columns) == (32, 32)
 
 
 def test_pixels_too_oblong_for_the_limits_are_refused() -> None:
@@ -321,8 +321,8 @@ def test_pixel_spacing_is_kept_and_says_where_it_holds() -> None:
     item.PixelSpacing = [0.4, 0.4]
     group.PixelMeasuresSequence = [item]
 
-    at_detector = decode(dicom(ImagerPixelSpacing=[0.2, 0.2])).origin
-    enhanced = decode(dicom(SharedFunctionalGroupsSequence=[group])).origin
+    at_detector = decode(dicom(ImagerPixelSpacing=[0.2, 0.2])).instance
+    enhanced = decode(dicom(SharedFunctionalGroupsSequence=[group])).instance
 
     assert at_detector is not None
     assert enhanced is not None
@@ -626,13 +626,13 @@ def test_study_stands_in_for_a_patient_without_identifier() -> None:
     assert one != other
 
 
-def test_origin_serves_to_answer_the_pacs() -> None:
-    origin = decode(dicom()).origin
+def test_instance_serves_to_answer_the_pacs() -> None:
+    instance = decode(dicom()).instance
 
-    assert origin is not None
-    assert origin.study_instance_uid == "1.2.3"
-    assert origin.sop_instance_uid == "1.2.3.4.5"
-    assert decode(dicom(StudyInstanceUID="")).origin is None
+    assert instance is not None
+    assert instance.study_instance_uid == "1.2.3"
+    assert instance.sop_instance_uid == "1.2.3.4.5"
+    assert decode(dicom(StudyInstanceUID="")).instance is None
 
 
 def test_raw_image_is_pointed_out() -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from service.errors import ImageTooLarge, InvalidInput, NotFound, SourceUnavailable
 from service.intake.decoder import decode
-from service.pacs.client import DicomwebClient, Instance, Reference
+from service.pacs.client import DicomwebClient, Found, Reference
 from service.settings import DicomwebSource
 
 STUDY = Reference("1.2.3")
@@ -53,13 +53,13 @@ async def test_images_of_a_study_are_found_and_read(connect: Connect) -> None:
     data = await client.read("1.2.3", found[1])
 
     assert [one.sop_instance_uid for one in found] == ["1.2.3.4.5", "1.2.3.4.6"]
-    assert decode(data).origin.sop_instance_uid == "1.2.3.4.6"
+    assert decode(data).instance.sop_instance_uid == "1.2.3.4.6"
 
 
 async def test_one_instance_is_found_without_its_series(connect: Connect) -> None:
     (found,) = await connect().instances(Reference("1.2.3", None, "1.2.3.4.6"))
 
-    assert found == Instance("1.2.3.4", "1.2.3.4.6", "1.2.840.10008.5.1.4.1.1.1", "CR")
+    assert found == Found("1.2.3.4", "1.2.3.4.6", "1.2.840.10008.5.1.4.1.1.1", "CR")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_nothing_is_not_found(connect: Connect) -> None:
     with pytest.raises(NotFound, match="'hospital' has no such"):
         await connect().instances(Reference("2.9"))
     with pytest.raises(NotFound):
-        await connect().read("1.2.3", Instance("1.2.3.4", "2.9", "", ""))
+        await connect().read("1.2.3", Found("1.2.3.4", "2.9", "", ""))
 
 
 @pytest.mark.parametrize("uid", ["../../admin", "1.2/3", "1.2?x=1", "", "1." * 40])
