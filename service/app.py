@@ -10,12 +10,14 @@ import structlog
 from fastapi import FastAPI
 
 from service import telemetry
-from service.api import routes
+from service.api import reception, routes
 from service.api.admission import Admission
 from service.api.dependencies import Generalist, Intake, Panel, Parts, Retriever, Serving
+from service.api.reception import Arrival
 from service.api.tasks import TaskFolder
 from service.calibrated import Calibrated
 from service.generalist import template as templates
+from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry import Metrics
@@ -44,8 +46,17 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
             tasks = TaskFolder(settings.tasks_folder, running.specialists.load)
             stack.push_async_callback(tasks.close)
             await tasks.start()
-            admission = Admission(settings.max_concurrent_cases, metrics.cases)
-            app.state.serving = Serving(settings, running, tasks, admission, metrics)
+            serving = Serving(
+                settings,
+                running,
+                tasks,
+                admission=Admission(settings.max_concurrent_cases, metrics.cases),
+                receiving=Admission(settings.max_concurrent_cases, metrics.receiving),
+                metrics=metrics,
+                sources=await stack.enter_async_context(_sources(settings)),
+            )
+            app.state.serving = serving
+            await stack.enter_async_context(_receiving(serving))
             log.info("started", version=app.version, engine=settings.generalist_engine)
             yield
         log.info("stopped")
@@ -59,7 +70,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    routes.install(app, max_body_bytes=settings.max_upload_bytes, metrics=metrics)
+    routes.install(app, settings, metrics)
     return app
 
 
@@ -121,6 +132,54 @@ async def running_retriever(settings: Settings) -> AsyncIterator[Retriever]:
         stack.push_async_callback(retriever.close)
         await retriever.start()
         yield retriever
+
+
+@asynccontextmanager
+async def _sources(settings: Settings) -> AsyncIterator[dict[str, DicomwebClient]]:
+    """Clients of the DICOMweb sources, by name; nothing is asked of them yet."""
+    clients = [
+        DicomwebClient(source, max_instance_bytes=settings.max_upload_bytes)
+        for source in settings.dicomweb_sources
+    ]
+    try:
+        yield {client.name: client for client in clients}
+    finally:
+        await asyncio.gather(*(client.close() for client in clients))
+
+
+@asynccontextmanager
+async def _receiving(serving: Serving) -> AsyncIterator[None]:
+    """C-STORE, where the settings have a port for it: last to start, first to stop."""
+    settings = serving.settings
+    if settings.dicom_port is None:
+        yield
+        return
+    from service.pacs.scp import Address, StoreScp
+
+    async def receive(data: bytes, task: str, sender: str) -> None:
+        arrival = Arrival(data, task or None, sender=sender)
+        try:
+            await reception.receive(serving, arrival)
+        except Exception as error:
+            reception.log_failure(error)
+            raise
+
+    scp = StoreScp(
+        Address(
+            settings.dicom_host,
+            settings.dicom_port,
+            settings.dicom_ae_titles,
+            {title: str(host) for title, host in settings.dicom_peers.items()},
+            settings.dicom_max_associations,
+            settings.max_upload_bytes,
+        ),
+        receive,
+    )
+    try:
+        await scp.start()
+        yield
+    finally:
+        await scp.close()
 
 
 async def _compose(settings: Settings, stack: AsyncExitStack) -> Parts:
@@ -192,7 +251,12 @@ def _make_intake(settings: Settings) -> Intake:
         queue=settings.max_concurrent_cases,
     )
     key = settings.pseudonym_key.get_secret_value().encode()
-    return Sandbox(limits, workers=settings.decode_workers, key=key)
+    return Sandbox(
+        limits,
+        workers=settings.decode_workers,
+        key=key,
+        refuse_text=settings.burned_in_text == "refuse",
+    )
 
 
 def _make_specialists(settings: Settings) -> Panel:

@@ -25,17 +25,41 @@ class Image:
 
     `sha256` is that of the bytes received, `pixels_sha256` names what is shown: two frames of one
     file share the first and differ in the second. `notes` say in one sentence each what intake
-    had to choose, such as the frame that was used.
+    had to choose, such as the frame that was used; `cautions` why a person must look.
     """
 
     pixels: Pixels  # (height, width, 3) uint8 RGB
     sha256: str
     media_type: str
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     pixels_sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels_sha256", pixels_sha256(self.pixels))
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """The DICOM instance, and the frame of it, that an image is: kept only to answer a PACS.
+
+    `rows` and `columns` are as stored; an image whose pixels were oblong is shown with more of
+    one of them. `pixel_spacing_mm` lies between rows and between columns, and is what the
+    attribute `pixel_spacing_from` says: PixelSpacing in the patient, ImagerPixelSpacing at the
+    detector. `sender` is who sent it: an AE title, or the name of a DICOMweb source.
+    """
+
+    study_instance_uid: str = field(repr=False)
+    series_instance_uid: str = field(repr=False)
+    sop_instance_uid: str = field(repr=False)
+    sop_class_uid: str
+    rows: int
+    columns: int
+    frame_number: int = 1
+    number_of_frames: int = 1
+    pixel_spacing_mm: tuple[float, float] | None = None
+    pixel_spacing_from: str | None = None
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +70,8 @@ class Case:
     patient's own earlier images. A report or a question may consult the panel and the reference
     cases of another task, which has labels: `consulted`. `draft` is the report of a report
     specialist; `choices` are the permitted answers to a closed question. `modality` is what a
-    DICOM file says of itself (PS3.3 section C.7.3.1.1.1), such as CR.
+    DICOM file says of itself (PS3.3 section C.7.3.1.1.1), such as CR; `instance` is for those who
+    write results for the PACS, and no part of the pipeline looks at it.
     """
 
     id: str
@@ -58,6 +83,7 @@ class Case:
     choices: tuple[str, ...] = ()
     draft: str = ""
     modality: str | None = None
+    instance: Instance | None = field(default=None, repr=False)
 
     @property
     def evidence_task(self) -> Task:

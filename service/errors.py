@@ -5,9 +5,11 @@ GscoError
 │   ├── UnreadableImage        not an image, or a damaged one
 │   ├── ImageTooLarge          more pixels, frames or bytes than allowed
 │   └── UnsupportedImage       an image we understand but cannot diagnose
+│       └── OwnResult          what this project wrote itself: no new image
 ├── NotFound                   no such diagnosis, task or specialist
 ├── GeneralistUnavailable      the generalist cannot answer now: nobody answers in its name
 │   └── PromptTooLong          more tokens than its context holds
+├── SourceUnavailable          a DICOMweb source does not answer, or not as one
 ├── UnparsableAnswer           the generalist answered outside what was asked
 ├── InvalidCheckpoint          a generalist's folder is incomplete or damaged
 ├── Overloaded                 a bounded queue is full: try again later
@@ -35,6 +37,10 @@ class UnsupportedImage(InvalidInput):
     """An image we understand but cannot diagnose."""
 
 
+class OwnResult(UnsupportedImage):
+    """What this project wrote itself: no new image, and diagnosing it would never end."""
+
+
 class NotFound(GscoError):
     """No such diagnosis, task or specialist."""
 
@@ -45,6 +51,10 @@ class GeneralistUnavailable(GscoError):
 
 class PromptTooLong(GeneralistUnavailable):
     """The prompt has more tokens than the generalist's context holds."""
+
+
+class SourceUnavailable(GscoError):
+    """A DICOMweb source does not answer, or not as one."""
 
 
 class UnparsableAnswer(GscoError):

@@ -36,7 +36,7 @@ from specialists.task import Task, TaskKind
 
 __all__ = ["Pipeline", "queries_of"]
 
-PREPROCESSING_VERSION = "1"
+PREPROCESSING_VERSION = "2"  # oblong pixels are made square
 
 First = TypeVar("First")
 Second = TypeVar("Second")
@@ -300,12 +300,15 @@ def _what_is_switched_off(case: Case) -> tuple[str, ...]:
 
 
 def _task_sha256(task: Task) -> str:
-    """Of all that the task says; what is said by every task by default was once not said at all."""
+    """Of all that the task says of its answers; how images come to it is none of them.
+
+    What is said by every task by default was once not said at all.
+    """
     said_since = {"rad": True, "segment": None, "segmenters": ()}
     fields = {
         name: value
         for name, value in asdict(task).items()
-        if name not in said_since or value != said_since[name]
+        if name != "rules" and (name not in said_since or value != said_since[name])
     }
     return _sha256(json.dumps(fields, sort_keys=True))
 

@@ -7,6 +7,7 @@ a service called gsco; these are known for what they are.
 """
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,12 +16,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AwareDatetime,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
+    IPvAnyAddress,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -42,7 +47,43 @@ def _names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(";") if name.strip())
 
 
+def _pairs(value: Any) -> Any:
+    """`NAME=VALUE` with semicolons between them; a name alone has an empty value."""
+    if not isinstance(value, str):
+        return value
+    pairs = (entry.partition("=") for entry in _names(value))
+    return {name.strip(): said.strip() for name, _, said in pairs}
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("is not JSON") from None
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+AeTitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True)]
+AeTasks = Annotated[dict[AeTitle, str], NoDecode, BeforeValidator(_pairs)]
+AePeers = Annotated[dict[AeTitle, IPvAnyAddress], NoDecode, BeforeValidator(_pairs)]
+
+
+class DicomwebSource(BaseModel):
+    """A PACS that images are fetched from; `name` is what callers know it by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    url: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", repr=False)
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    token: SecretStr = SecretStr("")
+    timeout_seconds: PositiveFloat = 60.0
+
+
+Sources = Annotated[tuple[DicomwebSource, ...], NoDecode, BeforeValidator(_json)]
 
 
 class Settings(BaseSettings):
@@ -99,8 +140,28 @@ class Settings(BaseSettings):
     pseudonym_key: SecretStr = Field(
         SecretStr(""), description="secret with which patient identifiers become pseudonyms"
     )
+    burned_in_text: Literal["flag", "refuse"] = Field(
+        "flag", description="what becomes of a DICOM image with text in its pixels"
+    )
     max_concurrent_cases: PositiveInt = Field(32, description="over it: 503 with Retry-After")
     retry_after_seconds: NonNegativeInt = 5
+
+    dicomweb_sources: Sources = Field(
+        (),
+        description='where images named by UIDs are fetched: [{"name": "pacs", "url": "https://..."}]'
+        ", with user and password, or token",
+    )
+    stow_max_bytes: PositiveInt = Field(1024 * MEBIBYTE, description="largest STOW-RS request")
+    dicom_host: str = Field("127.0.0.1", description="address that C-STORE is received on")
+    dicom_port: int | None = Field(None, ge=1, le=65535, description="unset: no C-STORE")
+    dicom_ae_titles: AeTasks = Field(
+        {"GSCO": ""},
+        description="our AE titles, with a task or none: GSCO; CXR=cxr-pneumonia",
+    )
+    dicom_peers: AePeers = Field(
+        {}, description="who may send, AE title and address: ORTHANC=10.0.0.5; PACS=10.0.0.6"
+    )
+    dicom_max_associations: PositiveInt = 10
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
@@ -110,7 +171,9 @@ class Settings(BaseSettings):
     def _expand_user(cls, path: Path) -> Path:
         return path.expanduser()
 
-    @field_validator("log_level", "log_format", "generalist_engine", mode="before")
+    @field_validator(
+        "log_level", "log_format", "generalist_engine", "burned_in_text", mode="before"
+    )
     @classmethod
     def _lower_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
@@ -134,6 +197,15 @@ class Settings(BaseSettings):
                 f"{PREFIX}GENERALIST_ADAPTER is for the embedded engine: vLLM serves an adapter "
                 f"itself, under the name that {PREFIX}GENERALIST_MODEL asks for"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _dicom_needs_peers(self) -> Self:
+        if self.dicom_port is not None and not self.dicom_peers:
+            raise ValueError(f"{PREFIX}DICOM_PORT needs {PREFIX}DICOM_PEERS: nobody else may send")
+        names = [source.name for source in self.dicomweb_sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{PREFIX}DICOMWEB_SOURCES: two sources have the same name")
         return self
 
     @property

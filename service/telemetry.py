@@ -103,6 +103,9 @@ class Metrics:
         self.cases = Gauge(
             "gsco_cases_in_progress", "Cases being diagnosed now.", registry=registry
         )
+        self.receiving = Gauge(
+            "gsco_stow_requests_in_progress", "STOW-RS requests being received.", registry=registry
+        )
         build = Gauge("gsco_build_info", "The version that runs.", ("version",), registry=registry)
         build.labels(version("gsco")).set(1)
 

@@ -13,6 +13,10 @@ Nothing in code names a disease; a task is a TOML file in the home folder's `tas
     [[labels]]
     name = "pneumonia"
     concept = { scheme = "SCT", code = "233604007", meaning = "Pneumonia" }
+
+    [[rules]]                       # which DICOM images it is for, when no task is named
+    modality = ["CR", "DX"]
+    body_part = ["CHEST"]
 """
 
 import re
@@ -53,6 +57,25 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """Which images a task is for, when whoever sends one names none.
+
+    An image fits when it has one of the values in every field that is not empty. Modalities are
+    DICOM's, such as DX; body parts are BodyPartExamined or a code, such as CHEST or SCT:51185008;
+    procedures are codes `scheme:value`, such as LN:36643-5.
+    """
+
+    modality: tuple[str, ...] = ()
+    body_part: tuple[str, ...] = ()
+    procedure: tuple[str, ...] = ()
+
+    @property
+    def conditions(self) -> int:
+        """How many fields say something; a rule that says more is the more specific one."""
+        return sum(map(bool, (self.modality, self.body_part, self.procedure)))
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What is asked, of which images, with which answers. The order of labels is their identity."""
 
@@ -76,6 +99,8 @@ class Task:
 
     segmenters: tuple[str, ...] = ()
     """Segmentation specialists expected to outline it; empty means all that are known."""
+    rules: tuple[Rule, ...] = ()
+    """Which DICOM images are for this task when none is named; any of them suffices."""
 
     def __post_init__(self) -> None:
         if problem := _problem_with(self):
@@ -144,6 +169,7 @@ def from_mapping(fields: Mapping[str, Any]) -> Task:
             rad=fields.get("rad", True),
             segment=_label(fields["segment"]) if "segment" in fields else None,
             segmenters=tuple(str(name) for name in fields.get("segmenters", ())),
+            rules=tuple(_rule(entry) for entry in fields.get("rules", ())),
         )
     except KeyError as error:
         raise InvalidTask(f"a task needs the field {error.args[0]!r}") from error
@@ -156,6 +182,18 @@ def _label(entry: Any) -> Label:
         return Label(entry)
     concept = entry.get("concept")
     return Label(str(entry["name"]), Concept(**concept) if concept else None)
+
+
+def _rule(entry: Any) -> Rule:
+    if not isinstance(entry, Mapping):
+        raise TypeError("rules are tables: write [[rules]]")
+    return Rule(**{name: _values(name, values) for name, values in entry.items()})
+
+
+def _values(name: str, values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name} of a rule is a list of texts")
+    return tuple(value.strip() if ":" in value else value.strip().upper() for value in values)
 
 
 def _problem_with(task: Task) -> str | None:
@@ -172,6 +210,10 @@ def _problem_with(task: Task) -> str | None:
         return f"a label is 1 to {MAX_LABEL_LENGTH} printable characters without ',' or '\"'"
     if task.consults and (task.is_labelled or not _NAME.fullmatch(task.consults)):
         return "only a report or question task consults another task, by its name"
+    if any(not rule.conditions for rule in task.rules):
+        return "a rule names a modality, a body_part or a procedure"
+    if task.rules and not task.is_labelled:
+        return "only a labelled task is chosen by a rule"
     if not isinstance(task.rad, bool):
         return "rad is true or false"
     if task.segment and not (task.is_labelled and _is_label(task.segment.name)):

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -22,6 +22,7 @@ from service.domain import (
     Provenance,
     Report,
 )
+from service.intake.deidentify import DicomAttributes
 from specialists.prediction import (
     Consultation,
     Embedding,
@@ -92,6 +93,9 @@ def task_toml(task: Task) -> str:
     if task.consults:
         lines.append(f'consults = "{task.consults}"')
     lines.append(f"labels = {list(task.label_names)}")
+    for rule in task.rules:
+        lines += ["[[rules]]", f"modality = {list(rule.modality)}"]
+        lines += [f"body_part = {list(rule.body_part)}", f"procedure = {list(rule.procedure)}"]
     return "\n".join(lines).replace("'", '"') + "\n"
 
 
@@ -120,6 +124,15 @@ def an_image(pixels: Pixels | None = None, **fields: object) -> Image:
     pixels = a_picture() if pixels is None else pixels
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
     return replace(Image(pixels, digest, "image/png"), **fields)  # type: ignore[arg-type]
+
+
+def some_attributes(**said: object) -> DicomAttributes:
+    """What a DICOM file says of its image: nothing but what is given."""
+    nothing = dict.fromkeys(field.name for field in fields(DicomAttributes))
+    empty = {"anatomic_regions": (), "procedure_codes": ()}
+    sizes = dict.fromkeys(("rows", "columns", "bits_stored"), 32)
+    one = {"number_of_frames": 1, "frame_number": 1}
+    return DicomAttributes(**{**nothing, **empty, **sizes, **one, **said})  # type: ignore[arg-type]
 
 
 def a_case(

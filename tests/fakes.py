@@ -12,11 +12,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from builders import PANEL, a_neighbour, a_picture, an_identity, an_image, sha256_of
+from builders import (
+    PANEL,
+    a_neighbour,
+    a_picture,
+    an_identity,
+    an_image,
+    sha256_of,
+    some_attributes,
+)
 
 from retrieval.neighbour import Neighbour, Query, Retrieval
-from service.domain import Completion, Diagnosis, GeneralistIdentity, Image, Prompt, Result
+from service.domain import Completion, Diagnosis, GeneralistIdentity, Instance, Prompt, Result
 from service.errors import NotFound
+from service.intake.deidentify import DicomReferences
+from service.intake.result import IntakeResult
 from specialists.errors import SpecialistUnavailable, UnknownBackbone, UnknownLabel
 from specialists.prediction import (
     Consultation,
@@ -218,20 +228,6 @@ class FakeStore(FakePart):
         return tuple(newest[:limit])
 
 
-@dataclass(frozen=True)
-class FakeAttributes:
-    modality: str | None
-    frame_number: int = 1
-
-
-@dataclass(frozen=True)
-class FakeIntakeResult:
-    image: Image
-    group: str | None = None
-    attributes: FakeAttributes | None = None
-    references: Any = None
-
-
 @dataclass
 class FakeIntake(FakePart):
     """Takes any bytes for a picture; the same bytes are the same picture."""
@@ -239,13 +235,19 @@ class FakeIntake(FakePart):
     group: str | None = None
     notes: tuple[str, ...] = ()
     modality: str | None = None
+    instance: Instance | None = None
+    header: dict[str, Any] | None = None
 
-    async def decode(self, data: bytes, *, frame: int | None = None) -> FakeIntakeResult:
+    async def decode(self, data: bytes, *, frame: int | None = None) -> IntakeResult:
         await self._act((len(data), frame))
         digest = hashlib.sha256(data).hexdigest()
         pixels = a_picture(seed=int(digest[:8], 16))
         image = an_image(pixels, sha256=digest, notes=self.notes)
-        return FakeIntakeResult(image, self.group, FakeAttributes(self.modality))
+        said = some_attributes(modality=self.modality)
+        return IntakeResult(image, self.group, said, self.instance, self.header)
+
+    async def identify(self, data: bytes) -> DicomReferences | None:
+        return None
 
 
 def completion(choices: Sequence[str], chosen: str, probability: float = 0.9) -> Completion:

@@ -11,6 +11,7 @@ from builders import png_bytes
 from fakes import FakeGeneralist, FakeIntake, FakeRetriever, FakeSpecialists, FakeStore
 from fastapi import FastAPI
 
+from service.api.dependencies import Deliver, Intake, nowhere
 from service.app import Parts, create_app
 from service.pipeline import Pipeline
 from service.settings import Settings
@@ -26,7 +27,7 @@ class Service:
     retriever: FakeRetriever
     generalist: FakeGeneralist
     store: FakeStore
-    intake: FakeIntake
+    intake: Any  # a FakeIntake unless another was given
 
     async def diagnose(
         self, data: bytes | None = None, *, file_name: str = "image.png", **fields: Any
@@ -52,7 +53,8 @@ async def a_service(
     retriever: FakeRetriever | None = None,
     generalist: FakeGeneralist | None = None,
     store: FakeStore | None = None,
-    intake: FakeIntake | None = None,
+    intake: Intake | None = None,
+    deliver: Deliver = nowhere,
     **settings: Any,
 ) -> AsyncIterator[Service]:
     """A service with the tasks of a home folder; every part a willing fake unless given."""
@@ -60,7 +62,7 @@ async def a_service(
     generalist, store = generalist or FakeGeneralist(), store or FakeStore()
     intake = intake or FakeIntake()
     pipeline = Pipeline(specialists, retriever, generalist, store)
-    parts = Parts(pipeline, specialists, retriever, generalist, store, intake)
+    parts = Parts(pipeline, specialists, retriever, generalist, store, intake, deliver)
     app = create_app(Settings(home=home, **settings), parts)
     async with app.router.lifespan_context(app), a_client(app) as client:
         yield Service(app, client, specialists, retriever, generalist, store, intake)

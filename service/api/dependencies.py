@@ -1,7 +1,7 @@
 """What the routes are given: the parts of the service, passed in by the composition root."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
@@ -11,7 +11,11 @@ from fastapi.routing import APIRoute
 from service import ports
 from service.api.admission import Admission
 from service.api.tasks import TaskFolder
-from service.domain import Image
+from service.domain import Diagnosis, Instance
+from service.intake.deidentify import DicomReferences
+from service.intake.header import Header
+from service.intake.result import IntakeResult
+from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -55,30 +59,13 @@ class Panel(ports.Specialists, Protocol):
     def loaded(self) -> Sequence[LoadedPanel]: ...
 
 
-class Attributes(Protocol):
-    """What a DICOM file says of its image."""
-
-    @property
-    def modality(self) -> str | None: ...
-    @property
-    def frame_number(self) -> int: ...
-
-
-class Decoded(Protocol):
-    @property
-    def image(self) -> Image: ...
-    @property
-    def group(self) -> str | None: ...
-    @property
-    def attributes(self) -> Attributes | None: ...
-
-
 class Intake(Protocol):
     """Bytes from outside → an image, in a process with limits."""
 
     async def start(self) -> None: ...
     async def close(self) -> None: ...
-    async def decode(self, data: bytes, *, frame: int | None = None) -> Decoded: ...
+    async def decode(self, data: bytes, *, frame: int | None = None) -> IntakeResult: ...
+    async def identify(self, data: bytes) -> DicomReferences | None: ...
 
 
 class Retriever(ports.Retriever, Protocol):
@@ -91,6 +78,17 @@ class Generalist(ports.Generalist, Protocol):
     async def close(self) -> None: ...
 
 
+Deliver = Callable[[Diagnosis, Instance, Header], Awaitable[None]]
+"""Takes over the diagnosis of an image that a PACS sent, to answer that PACS; durable when it
+returns. The header names the patient: it is for the answer alone. The same diagnosis may come
+again, when its image is sent again."""
+
+
+async def nowhere(diagnosis: Diagnosis, instance: Instance, header: Header) -> None:
+    """Diagnoses stay where they are stored."""
+    del diagnosis, instance, header
+
+
 @dataclass(frozen=True)
 class Parts:
     """Everything that a service is made of. The pipeline works over the same four parts."""
@@ -101,6 +99,7 @@ class Parts:
     generalist: Generalist
     store: ports.Store
     intake: Intake
+    deliver: Deliver = nowhere
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,9 @@ class Serving:
     parts: Parts
     tasks: TaskFolder
     admission: Admission
+    receiving: Admission
     metrics: Metrics
+    sources: Mapping[str, DicomwebClient] = field(default_factory=dict)
 
     def panels(self) -> dict[str, LoadedPanel]:
         """The panels loaded so far, by task."""

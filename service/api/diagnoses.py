@@ -2,19 +2,31 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.datastructures import Headers
+from starlette.routing import Match
+from starlette.types import Scope
 
-from service.api import negotiation, problems, replies
+from service.api import negotiation, problems, reception, replies, several
 from service.api.admission import AdmittedRoute
-from service.api.dependencies import KnownOptions, ServingDep
+from service.api.dependencies import KnownOptions, Serving, ServingDep
+from service.api.reception import Arrival
 from service.api.replies import STREAMED, Asking
-from service.api.schemas import DiagnosisRequest, DiagnosisResponse, diagnosis_response
+from service.api.schemas import (
+    DiagnosesResponse,
+    DiagnosisReference,
+    DiagnosisRequest,
+    DiagnosisResponse,
+    diagnosis_response,
+)
 from service.domain import Diagnosis
-from service.errors import NotFound
+from service.errors import InvalidInput, NotFound
+from service.pacs.client import Reference
 from service.progress import Tell
 from specialists.task import Task
 
@@ -31,38 +43,104 @@ router = APIRouter(
 )
 
 
+class _JsonRoute(AdmittedRoute):
+    """The same address for bodies in JSON; others are left to the route after it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        content_type = Headers(scope=scope).get("content-type", "") if "headers" in scope else ""
+        if content_type.split(";")[0].strip().lower() != JSON:
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+async def diagnose_referenced(
+    request: Request, response: Response, reference: DiagnosisReference, serving: ServingDep
+) -> DiagnosisResponse | DiagnosesResponse | StreamingResponse:
+    """Images that a DICOMweb source of the settings holds."""
+    client = serving.sources.get(reference.source)
+    if client is None:
+        known = ", ".join(serving.sources) or "none"
+        raise InvalidInput(f"no such source; those of the settings: {known}")
+    about = Arrival(b"", reference.task, reference.frame, reference.group, client.name)
+    _refuse_both(reference.frame, reference.frames)
+    study, instance = reference.study_instance_uid, reference.sop_instance_uid
+    found = await client.instances(Reference(study, reference.series_instance_uid, instance))
+    if instance is None:
+        if reference.frame or reference.frames:
+            raise InvalidInput("frames are those of one instance: name its sop_instance_uid")
+        wanted = several.instances_of(client, study, found, about)
+        return await several.diagnose_all(request, serving, wanted)
+    arrival = replace(about, data=await client.read(study, found[0]))
+    return await _one_or_frames(request, response, serving, arrival, reference.frames)
+
+
+router.routes.append(
+    _JsonRoute(
+        router.prefix,
+        diagnose_referenced,
+        methods=["POST"],
+        status_code=201,
+        response_model=DiagnosisResponse | DiagnosesResponse,
+        include_in_schema=False,  # described with the next one: an address has one description
+        dependencies=[KnownOptions],
+    )
+)
+
+
 @router.post(
     "",
     status_code=201,
     summary="Diagnose an image",
-    response_model=DiagnosisResponse,
+    response_model=DiagnosisResponse | DiagnosesResponse,
     dependencies=[Depends(replies.multipart_only)],
-    responses={**STREAMED, **problems.responses(400, 413, 415, 422, 500, 502, 503)},
+    responses={**STREAMED, **problems.responses(400, 404, 413, 415, 422, 500, 502, 503)},
+    openapi_extra={
+        "requestBody": {
+            "content": {JSON: {"schema": {"$ref": "#/components/schemas/DiagnosisReference"}}}
+        }
+    },
 )
 async def create_diagnosis(
     request: Request,
     response: Response,
     form: Annotated[DiagnosisRequest, Form(media_type="multipart/form-data")],
     serving: ServingDep,
-) -> DiagnosisResponse | StreamingResponse:
+) -> DiagnosisResponse | DiagnosesResponse | StreamingResponse:
     """The generalist's answer with the evidence it weighed, stored before this replies.
 
-    `degraded` names specialists or reference cases that were missing. Without the generalist
-    there is no diagnosis: 503, and nothing is stored.
+    The image is uploaded, or named (as JSON) on a DICOMweb source of the settings. Without a task,
+    the tasks' rules choose one for a DICOM file. `degraded` names specialists or reference cases
+    that were missing. Without the generalist there is no diagnosis: 503, and nothing is stored.
     """
     await replies.refuse_repeated_fields(request)
-    task = await replies.task_asked_at(serving, router.prefix, form.task)
-    file, id = await form.file.read(), str(uuid4())
+    _refuse_both(form.frame, form.frames)
+    arrival = Arrival(await form.file.read(), form.task, form.frame, form.group)
+    return await _one_or_frames(request, response, serving, arrival, form.frames)
+
+
+def _refuse_both(frame: int | None, frames: str | None) -> None:
+    if frame is not None and frames is not None:
+        raise InvalidInput("ask for one frame or for several frames, not for both")
+
+
+async def _one_or_frames(
+    request: Request, response: Response, serving: Serving, arrival: Arrival, frames: str | None
+) -> DiagnosisResponse | DiagnosesResponse | StreamingResponse:
+    if frames is None:
+        return await diagnosed(request, response, serving, arrival)
+    wanted = several.frames_of(serving, arrival, frames)
+    return await several.diagnose_all(request, serving, wanted)
+
+
+async def diagnosed(
+    request: Request, response: Response, serving: Serving, arrival: Arrival
+) -> DiagnosisResponse | StreamingResponse:
+    """The reply to one image; what is wrong with the image is said before a stream begins."""
+    taken = await reception.take_in(serving, arrival)
+    task, id = taken.task, str(uuid4())
 
     async def work(tell: Tell) -> Diagnosis:
-        return await replies.observed(
-            serving,
-            file,
-            form.frame,
-            lambda decoded: serving.parts.pipeline.diagnose(
-                replies.case_of(id, task, decoded, form.group), tell
-            ),
-        )
+        return await reception.diagnose(serving, taken, id, tell)
 
     return await replies.reply(
         Asking(request, serving, task),

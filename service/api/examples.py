@@ -32,6 +32,18 @@ TASK: dict[str, Any] = {
     "consults": "",
     "segment": None,
     "segmenters": [],
+    "rules": [{"modality": ["CR", "DX"], "body_part": ["CHEST"], "procedure": []}],
+}
+
+REFERENCE: dict[str, Any] = {
+    "source": "hospital",
+    "study_instance_uid": "1.2.826.0.1.3680043.8.498.1",
+    "series_instance_uid": None,
+    "sop_instance_uid": None,
+    "task": "cxr-pneumonia",
+    "frame": None,
+    "frames": None,
+    "group": None,
 }
 
 DIAGNOSIS: dict[str, Any] = {

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import examples, negotiation, problems, replies
 from service.api.admission import AdmittedRoute, unless_abandoned
-from service.api.dependencies import Decoded, KnownOptions, Serving, ServingDep
+from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.schemas import FRAME
 from service.api.shapes import Sha256
 from service.domain import INTENDED_USE
 from service.errors import InvalidInput
+from service.intake.result import IntakeResult
 from specialists.overlay import enlarge, overlay, within
 from specialists.prediction import Explanation, Pixels
 from specialists.task import MAX_LABEL_LENGTH, Task
@@ -96,7 +97,7 @@ async def create_explanation(
     task = await _labelled(serving, form.task)
     file = await form.file.read()
 
-    async def work() -> tuple[Decoded, Explanation]:
+    async def work() -> tuple[IntakeResult, Explanation]:
         decoded = await serving.parts.intake.decode(file, frame=form.frame)
         pixels, panel = decoded.image.pixels, serving.parts.specialists
         return decoded, await panel.explain(pixels, task, form.specialist, form.label or None)
@@ -121,7 +122,7 @@ async def _labelled(serving: Serving, name: str) -> Task:
     return task
 
 
-def _document(task: Task, decoded: Decoded, made: Explanation) -> ExplanationResponse:
+def _document(task: Task, decoded: IntakeResult, made: Explanation) -> ExplanationResponse:
     height, width = decoded.image.pixels.shape[:2]
     return ExplanationResponse(
         **_told(task, made),

@@ -6,6 +6,7 @@ Plain ASGI, so that bodies stream through.
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from uuid import uuid4
 
@@ -29,35 +30,47 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class LimitBody:
-    """Refuses a body over the limit: by the length it claims, and by the bytes that come."""
+    """Refuses a body over the limit: by the length it claims, and by the bytes that come.
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    `of_prefix` has other limits for addresses whose bodies are read piece by piece.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limit_bytes: int, of_prefix: Mapping[str, int] | None = None
+    ) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
+        self._of_prefix = of_prefix or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if _claimed_length(scope) > self.limit_bytes:
+        limit = self._limit(scope)
+        if _claimed_length(scope) > limit:
             if not _waits_to_send(scope):
                 await self._drain(receive, _claimed_length(scope))
-            refusal = problems.respond_body_too_large(Request(scope), self.limit_bytes)
+            refusal = problems.respond_body_too_large(Request(scope), limit)
             await refusal(scope, receive, send)
             return
-        await self.app(scope, self._counting(receive), send)
+        await self.app(scope, self._counting(receive, limit), send)
 
-    def _counting(self, receive: Receive) -> Receive:
+    def _limit(self, scope: Scope) -> int:
+        address = scope["path"]
+        own = (most for start, most in self._of_prefix.items() if address.startswith(f"{start}/"))
+        return next(own, self.limit_bytes)
+
+    def _counting(self, receive: Receive, limit: int) -> Receive:
         received = 0
 
         async def counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limit_bytes:
+            if received > limit:
                 if message.get("more_body", False):
                     await self._drain(receive)
-                raise problems.body_too_large(self.limit_bytes)
+                raise problems.body_too_large(limit)
             return message
 
         return counted

@@ -28,6 +28,7 @@ from service.errors import (
     NotFound,
     Overloaded,
     PromptTooLong,
+    SourceUnavailable,
     UnparsableAnswer,
     UnreadableImage,
     UnsupportedImage,
@@ -79,6 +80,7 @@ class ProblemResponse(BaseModel):
 INVALID_REQUEST = Kind(422, "invalid-request", "The request is not as described")
 BODY_TOO_LARGE = Kind(413, "body-too-large", "The request body is too large")
 NOT_READY = Kind(503, "not-ready", "The service cannot diagnose now")
+BUSY = Kind(503, "overloaded", "The service is busy")
 NO_DATABASE = Kind(503, "database-unavailable", "The database does not answer")
 INTERNAL = Kind(500, "internal-error", "The service failed")
 
@@ -94,10 +96,11 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
     SpecialistUnavailable: Kind(503, "specialist-unavailable", "The specialist cannot answer now"),
     GeneralistUnavailable: Kind(503, "generalist-unavailable", "The generalist cannot answer now"),
     PromptTooLong: Kind(422, "prompt-too-long", "The generalist's context cannot hold the case"),
+    SourceUnavailable: Kind(502, "source-unavailable", "The DICOMweb source does not answer"),
     UnparsableAnswer: Kind(502, "unparsable-answer", "The generalist's answer is unusable"),
     CallerLeft: Kind(499, "caller-left", "The caller left before the answer was there"),
-    Overloaded: Kind(503, "overloaded", "The service is busy"),
-    PoolOverloaded: Kind(503, "overloaded", "The service is busy"),
+    Overloaded: BUSY,
+    PoolOverloaded: BUSY,
 }
 _NOTHING_STORED = "Nothing was stored; try again later."
 _OF_DATABASE = (OperationalError, InterfaceError, PoolTimeout)
@@ -106,6 +109,7 @@ _OF_STATUS: Mapping[int, Kind] = {
     404: Kind(404, "no-such-address", "There is nothing at this address"),
     405: Kind(405, "method-not-allowed", "The method is not allowed here"),
     406: Kind(406, "not-acceptable", "There is no such representation"),
+    408: Kind(408, "too-slow", "The request did not come in time"),
     413: BODY_TOO_LARGE,
     415: Kind(415, "unsupported-media-type", "The body is of another kind than asked for"),
 }

@@ -15,10 +15,11 @@ from starlette.exceptions import HTTPException
 
 from service.api import problems
 from service.api.admission import unless_abandoned
-from service.api.dependencies import Decoded, Serving
+from service.api.dependencies import Serving
 from service.api.shapes import neighbour_shape, prediction_shape, probabilities_shape
 from service.domain import Case, Completion, LabelledAnswer, Result
 from service.errors import InvalidInput
+from service.intake.result import IntakeResult
 from service.progress import Tell, nobody
 from specialists.errors import UnknownTask
 from specialists.task import Task, TaskKind
@@ -90,13 +91,17 @@ async def observed(
     serving: Serving,
     file: bytes,
     frame: int | None,
-    make: Callable[[Decoded], Awaitable[Made]],
+    make: Callable[[IntakeResult], Awaitable[Made]],
 ) -> Made:
     """The file decoded and given to `make`; what came of it is counted."""
     started = time.perf_counter()
     decoded = await serving.parts.intake.decode(file, frame=frame)
     intake_seconds = time.perf_counter() - started
-    made = await make(decoded)
+    return counted(serving, await make(decoded), intake_seconds)
+
+
+def counted(serving: Serving, made: Made, intake_seconds: float) -> Made:
+    """A result, after it was added to the figures."""
     serving.metrics.observe_diagnosis(
         made.task,
         needs_review=made.needs_review,
@@ -186,11 +191,12 @@ def _told(task: Task, stage: str, value: Any) -> Any:
     return {"text": value.text if isinstance(value, Completion) else value}
 
 
-def case_of(id: str, task: Task, decoded: Decoded, group: str | None, **more: Any) -> Case:
+def case_of(id: str, task: Task, decoded: IntakeResult, group: str | None, **more: Any) -> Case:
     """The case of a request; the caller's group wins over the one that intake found."""
-    return Case(id, task, decoded.image, group or decoded.group, modality=said_by(decoded), **more)
+    said = {"modality": said_by(decoded), "instance": decoded.instance, **more}
+    return Case(id, task, decoded.image, group or decoded.group, **said)
 
 
-def said_by(decoded: Decoded) -> str | None:
+def said_by(decoded: IntakeResult) -> str | None:
     """The modality that a DICOM file claims."""
     return decoded.attributes.modality if decoded.attributes else None

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.formparsers import MultiPartParser
 
 from service.api import (
     answers,
@@ -13,18 +14,27 @@ from service.api import (
     health,
     problems,
     reports,
+    stow,
 )
 from service.api.middleware import LimitBody, Observe
+from service.api.schemas import DiagnosisReference
 from service.domain import INTENDED_USE
+from service.settings import Settings
 from service.telemetry import Metrics
 
 
-def install(app: FastAPI, *, max_body_bytes: int, metrics: Metrics) -> None:
+def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Gives an application the routes of this project; the later middleware is the outer one."""
-    for module in (diagnoses, reports, answers, explanations, catalogue, health):
+    # An upload that outgrows its spool would lie in a file of the system's, patient and all.
+    MultiPartParser.spool_max_size = settings.max_upload_bytes
+    for module in (diagnoses, reports, answers, explanations, stow, catalogue, health):
         app.include_router(module.router)
     problems.install(app)
-    app.add_middleware(LimitBody, limit_bytes=max_body_bytes)
+    app.add_middleware(
+        LimitBody,
+        limit_bytes=settings.max_upload_bytes,
+        of_prefix={stow.PREFIX: settings.stow_max_bytes},
+    )
     app.add_middleware(Observe, metrics=metrics)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
 
@@ -40,4 +50,5 @@ def _document(app: FastAPI) -> dict[str, Any]:
         )
         schemas = app.openapi_schema["components"]["schemas"]
         schemas["ProblemResponse"] = problems.ProblemResponse.model_json_schema()
+        schemas["DiagnosisReference"] = DiagnosisReference.model_json_schema()
     return app.openapi_schema

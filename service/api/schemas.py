@@ -22,6 +22,19 @@ from service.domain import INTENDED_USE, Arbitration, Diagnosis
 from specialists.task import Concept, Label, Task
 
 FRAME = Field(None, ge=1, description="of several frames or pages, counted from 1")
+FRAMES = Field(
+    None,
+    max_length=256,
+    examples=["all", "1,4-6"],
+    description="several frames of one file, at most 64: the reply has `diagnoses`",
+)
+TASK = Field(
+    None,
+    min_length=1,
+    max_length=64,
+    examples=["cxr-pneumonia"],
+    description="unset: chosen by the tasks' rules, for a DICOM file",
+)
 GROUP = Field(
     None,
     pattern=r"^[A-Za-z0-9._-]{1,128}$",
@@ -36,8 +49,26 @@ class DiagnosisRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     file: UploadFile = Field(description="DICOM, PNG, JPEG, TIFF, WebP or BMP")
-    task: str = Field(min_length=1, max_length=64, examples=["cxr-pneumonia"])
+    task: str | None = TASK
     frame: int | None = FRAME
+    frames: str | None = FRAMES
+    group: str | None = GROUP
+
+
+class DiagnosisReference(BaseModel):
+    """What is to be looked at, on a DICOMweb source of the settings: never an address."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.REFERENCE]})
+
+    source: str = Field(min_length=1, max_length=64, description="its name in the settings")
+    study_instance_uid: str = Field(max_length=64)
+    series_instance_uid: str | None = Field(None, max_length=64)
+    sop_instance_uid: str | None = Field(
+        None, max_length=64, description="unset: every image of the series or study, at most 64"
+    )
+    task: str | None = TASK
+    frame: int | None = FRAME
+    frames: str | None = FRAMES
     group: str | None = GROUP
 
 
@@ -71,6 +102,30 @@ class DiagnosisResponse(BaseModel):
     intended_use: str
 
 
+class ImageDiagnosisResponse(BaseModel):
+    """The diagnosis of one image of several; `sop_instance_uid` is null for other than DICOM."""
+
+    sop_instance_uid: str | None
+    frame_number: int | None
+    diagnosis: DiagnosisResponse
+
+
+class RefusedResponse(BaseModel):
+    """An image of several that was not diagnosed; `type` is that of the problem it would be."""
+
+    sop_instance_uid: str | None
+    frame_number: int | None
+    type: str
+    detail: str
+
+
+class DiagnosesResponse(BaseModel):
+    """What came of several images asked for at once."""
+
+    diagnoses: list[ImageDiagnosisResponse]
+    refused: list[RefusedResponse]
+
+
 class ConceptResponse(BaseModel):
     scheme: str
     code: str
@@ -80,6 +135,14 @@ class ConceptResponse(BaseModel):
 class LabelResponse(BaseModel):
     name: str
     concept: ConceptResponse | None
+
+
+class RuleResponse(BaseModel):
+    """An image fits that has one of the values in every field that is not empty."""
+
+    modality: list[str]
+    body_part: list[str]
+    procedure: list[str]
 
 
 class TaskResponse(BaseModel):
@@ -98,6 +161,9 @@ class TaskResponse(BaseModel):
     )
     segment: LabelResponse | None = Field(description="what segmentation specialists outline")
     segmenters: list[str] = Field(description="who should outline it; empty means all known")
+    rules: list[RuleResponse] = Field(
+        description="which DICOM images are for this task when none is named"
+    )
 
 
 class TasksResponse(BaseModel):
@@ -146,6 +212,14 @@ def task_response(task: Task) -> TaskResponse:
         consults=task.consults,
         segment=_label(task.segment) if task.segment else None,
         segmenters=list(task.segmenters),
+        rules=[
+            RuleResponse(
+                modality=list(rule.modality),
+                body_part=list(rule.body_part),
+                procedure=list(rule.procedure),
+            )
+            for rule in task.rules
+        ],
     )
 
 

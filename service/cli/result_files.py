@@ -4,10 +4,11 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.api.dependencies import Decoded, Parts
+from service.api.dependencies import Parts
 from service.cli import output
 from service.domain import Case, Diagnosis, Report
 from service.intake.limits import Limits
+from service.intake.result import IntakeResult
 from service.pacs.source import Source, anonymous, read_source
 from specialists.errors import SpecialistUnavailable
 from specialists.prediction import Explanation
@@ -19,7 +20,7 @@ class Look:
 
     case: Case
     data: bytes
-    decoded: Decoded
+    decoded: IntakeResult
 
 
 async def write(parts: Parts, look: Look, result: Diagnosis | Report, folder: Path) -> None:

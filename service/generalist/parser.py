@@ -79,6 +79,7 @@ def _report_reasons(case: Case, text: str, evidence: Evidence) -> Iterator[str]:
 
 
 def _of_input(case: Case, evidence: Evidence) -> Iterator[str]:
+    yield from case.image.cautions
     if case.modality and modality.differs(case.task.modality, case.modality):
         yield f"the file says it is {case.modality}, the task is for {case.task.modality}"
     if evidence.missing:

@@ -1,14 +1,15 @@
 """A DICOM file (PS3.10) becomes a dataset, without trusting what it says of its own size."""
 
 import struct
-import zlib
 from collections.abc import MutableSequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.filereader import read_dataset
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -19,29 +20,45 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from service.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
+from service.errors import OwnResult, UnreadableImage, UnsupportedImage
+from service.intake.deflated import ITEM, Inflating
 from service.intake.limits import Limits
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
+_BIG_ENDIAN_ITEM = b"\xff\xfe\xe0\x00"
 _FIRST_GROUPS = (0x0002, 0x0008)
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PIXEL_TAGS = {
+    0x7FE00008: "FloatPixelData",
+    0x7FE00009: "DoubleFloatPixelData",
+    0x7FE00010: "PixelData",
+}
 # These have pixels, but mark or dose another image: a diagnosis of them would mean nothing.
 _LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 _NOT_AN_IMAGE = (SegmentationStorage, RTDoseStorage, _LABEL_MAP_SEGMENTATION)
-_GREYSCALE = (
-    "PhotometricInterpretation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "ModalityLUTSequence",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "VOILUTSequence",
-    "VOILUTFunction",
-    "WindowCenter",
-    "WindowWidth",
-)
-_FUNCTIONAL_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+MANUFACTURER, MODEL = "GSCo", "gsco"
+"""By these the objects that this project writes are known again."""
+
+_LONG_VALUES = (b"OB", b"OW", b"OF", b"OD")
+
+
+@dataclass(frozen=True, slots=True)
+class DicomFile:
+    """A dataset; of a deflated file without its pixels, which are still to be inflated."""
+
+    dataset: Any
+    deflated_pixels: Inflating | None = None
+
+    @property
+    def has_pixels(self) -> bool:
+        held = any(keyword in self.dataset for keyword in _PIXEL_TAGS.values())
+        return held or self.deflated_pixels is not None
+
+    def with_frame(self, index: int, limits: Limits) -> tuple[Any, int]:
+        """A dataset that holds at least this frame, and the frame's index in it."""
+        if self.deflated_pixels is None:
+            return self.dataset, index
+        return _inflated_frame(self.dataset, index, self.deflated_pixels, limits)
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -62,35 +79,55 @@ def _begins_with_element(data: bytes, order: str) -> bool:
 
 
 def read(data: bytes, limits: Limits) -> Any:
-    """The dataset, pixels still encoded, with a transfer syntax in its file meta information.
+    """The dataset of a file; of a deflated one without its pixels. Raises as `opened` does."""
+    return opened(data, limits).dataset
 
-    Raises ImageTooLarge when a deflated file inflates beyond the limit: pydicom alone would take
-    hundreds of megabytes for a few kilobytes, even when told to stop before the pixels.
+
+def opened(data: bytes, limits: Limits) -> DicomFile:
+    """The file's dataset, pixels still encoded, with a transfer syntax in its meta information.
+
+    Raises ImageTooLarge when the header of a deflated file inflates beyond the limit: pydicom alone
+    would take hundreds of megabytes for a few kilobytes, even when told to stop before the pixels.
     """
     offset = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0
     stream = BytesIO(data)
     stream.seek(offset)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        dataset = _inflated(data, stream.tell(), meta, limits)
-    else:
-        dataset = dcmread(BytesIO(data), force=True)
+        return _deflated(Inflating(memoryview(data)[stream.tell() :], limits), meta)
+    limits.check_items(max(data.count(ITEM), data.count(_BIG_ENDIAN_ITEM)))
+    dataset = dcmread(BytesIO(data), force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
-    return dataset
+    return DicomFile(dataset)
 
 
-def _inflated(data: bytes, start: int, meta: Any, limits: Limits) -> Any:
-    """The dataset of a deflated file (PS3.5 A.5), inflated no further than the limit."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    body = inflater.decompress(memoryview(data)[start:], limits.max_inflated_bytes + 1)
-    if len(body) > limits.max_inflated_bytes:
-        raise ImageTooLarge(
-            f"the deflated DICOM file inflates to more than {limits.max_inflated_bytes} bytes"
-        )
+def _deflated(stream: Inflating, meta: Any) -> DicomFile:
+    """What comes before the pixels, and the way to them."""
+    header = read_dataset(
+        stream, False, True, stop_when=lambda tag, _vr, _length: tag >= min(_PIXEL_TAGS)
+    )
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = read_dataset(BytesIO(body), False, True)
-    return FileDataset(BytesIO(), dataset, file_meta=meta, is_implicit_VR=False)
+    dataset = FileDataset(BytesIO(), header, file_meta=meta, is_implicit_VR=False)
+    return DicomFile(dataset, stream if stream.has_more() else None)
+
+
+def _inflated_frame(dataset: Any, index: int, stream: Inflating, limits: Limits) -> tuple[Any, int]:
+    """A copy with the pixels of one frame; with those before it, where frames may share a byte."""
+    group, element, vr = struct.unpack("<HH2s6x", stream.read(12))
+    tag = group << 16 | element
+    if tag not in _PIXEL_TAGS or vr not in _LONG_VALUES:
+        raise UnreadableImage("the deflated DICOM file holds something else where its pixels start")
+    shares_bytes = whole(dataset, "BitsAllocated") < 8
+    held = FileDataset(BytesIO(), {}, file_meta=dataset.file_meta, is_implicit_VR=False)
+    held.update(dataset)
+    # Not `held.NumberOfFrames =`: that would change the element, which both datasets have.
+    held.add_new("NumberOfFrames", "IS", index + 1 if shares_bytes else 1)
+    length = get_expected_length(held)
+    limits.check_frame_bytes(length)
+    pixels = stream.take(0 if shares_bytes else index * length, length)
+    held.add_new(tag, vr.decode(), pixels)
+    return held, held.NumberOfFrames - 1
 
 
 def _guessed_syntax(dataset: Any) -> Any:
@@ -101,17 +138,26 @@ def _guessed_syntax(dataset: Any) -> Any:
     return ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
 
 
-def require_image(dataset: Any) -> None:
+def require_image(file: DicomFile) -> None:
     """Refuse what holds no image to diagnose, and name it as the standard does."""
+    dataset = file.dataset
     name = standard_name(dataset.get("SOPClassUID"))
     thing = f"a DICOM '{name}'" if name else "the DICOM file"
     if dataset.get("SOPClassUID") in _NOT_AN_IMAGE:
         raise UnsupportedImage(f"{thing} is not an image that can be diagnosed")
-    if not any(keyword in dataset for keyword in _PIXELS):
+    if is_ours(dataset):
+        raise OwnResult("the DICOM file was written by this project: it is no new image")
+    if not file.has_pixels:
         cut = ", or ends before them" if "Rows" in dataset else ""
         raise UnsupportedImage(f"{thing} holds no pixels{cut}")
     if not whole(dataset, "Rows") or not whole(dataset, "Columns"):
         raise UnreadableImage(f"{thing} does not say how many rows and columns it has")
+
+
+def is_ours(dataset: Any) -> bool:
+    """Whether this project wrote an object: diagnosing it again would never end."""
+    maker = (str(dataset.get("Manufacturer")), str(dataset.get("ManufacturerModelName")))
+    return maker == (MANUFACTURER, MODEL)
 
 
 def standard_name(uid: Any) -> str | None:
@@ -128,32 +174,11 @@ def whole(dataset: Any, keyword: str, default: int = 0) -> int:
 
 def first(value: Any) -> Any:
     """The first of a multi-valued attribute, the value of a single one, None of an empty one."""
+    return next(iter(several(value)), None)
+
+
+def several(value: Any) -> list[Any]:
+    """The values of an attribute: none of an absent or empty one."""
     if isinstance(value, MutableSequence):
-        return value[0] if value else None
-    return None if value == "" else value
-
-
-def greyscale_of_frame(dataset: Any, index: int) -> Any:
-    """What turns one frame's stored values into grey, wherever the file keeps it.
-
-    Enhanced objects keep it in functional groups, shared or per frame (PS3.3 C.7.6.16); the
-    frame's own wins.
-    """
-    view = Dataset()
-    _copy(dataset, view)
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
-    own = (dataset.get("PerFrameFunctionalGroupsSequence") or [])[index : index + 1]
-    for groups in (*shared, *own):
-        for name in _FUNCTIONAL_GROUPS:
-            for item in (groups.get(name) or [])[:1]:
-                _copy(item, view)
-    if "PixelData" not in dataset and view.get("VOILUTFunction", "LINEAR") == "LINEAR":
-        # LINEAR counts in whole steps: on floating point pixels it would make a threshold.
-        view.VOILUTFunction = "LINEAR_EXACT"
-    return view
-
-
-def _copy(source: Any, view: Any) -> None:
-    for keyword in _GREYSCALE:
-        if keyword in source:
-            view.add(source[keyword])
+        return list(value)
+    return [] if value is None or value == "" else [value]

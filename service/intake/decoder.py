@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.errors import GscoError, ImageTooLarge, UnreadableImage
-from service.intake.dataset import looks_like_dicom
+from service.intake.dataset import looks_like_dicom, read
+from service.intake.deidentify import DicomReferences, references_of
 from service.intake.dicom import decode_dicom
 from service.intake.images import decode_image
 from service.intake.limits import Limits
@@ -49,6 +50,20 @@ def decoded(data: bytes, limits: Limits, frame: int | None = None) -> Decoded:
         problem = UnreadableImage(f"the {'DICOM file' if is_dicom else 'image'} is malformed")
     # Raised out here, so that no traceback carries the decoder's message: it may quote the patient.
     raise problem
+
+
+def identified(data: bytes, limits: Limits) -> DicomReferences | None:
+    """Which instance a DICOM file is, without its pixels; None where that cannot be told."""
+    if not looks_like_dicom(data):
+        return None
+    try:
+        limits.check_bytes(len(data))
+        with _discreet():
+            return references_of(read(data, limits))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - decoders raise anything on hostile files
+        return None
 
 
 @contextmanager

@@ -10,62 +10,98 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.uid import JPEGExtended12Bit
 
 from service.errors import UnreadableImage, UnsupportedImage
-from service.intake import greyscale
+from service.intake import geometry, greyscale
+from service.intake.burned_in import has_text
 from service.intake.codestream import declared_size
-from service.intake.dataset import greyscale_of_frame, read, require_image, standard_name, whole
-from service.intake.deidentify import DicomAttributes, code_string, patient_of, references_of
+from service.intake.dataset import DicomFile, opened, require_image, standard_name, whole
+from service.intake.deidentify import (
+    DicomAttributes,
+    anatomic_regions,
+    code_string,
+    defined_term,
+    patient_of,
+    procedure_codes,
+    references_of,
+)
+from service.intake.frames import default_frame, frame_view
+from service.intake.geometry import Spacing
+from service.intake.header import header_of
 from service.intake.limits import Limits, chosen_frame
 from service.intake.result import Decoded
 from specialists.prediction import Pixels
 
 MEDIA_TYPE = "application/dicom"
 _COLOURS = (3, 4)
+_EIGHT_BITS = 8
+_BURNED_IN = "Text is burned into the image and may name the patient."
+_SEEMS_BURNED_IN = "Something like burned-in text is in the image: it may name the patient."
 
 
 def decode_dicom(data: bytes, limits: Limits, frame: int | None = None) -> Decoded:
-    """One frame of a DICOM file as it is meant to be seen.
+    """One frame of a DICOM file as it is meant to be seen, with square pixels.
 
-    `frame` counts from 1, as DICOM's frame numbers do (PS3.3 C.7.6.16); by default the middle one.
+    `frame` counts from 1, as DICOM's frame numbers do (PS3.3 C.7.6.16); by default the
+    representative one (`frames.default_frame`).
     Raises UnreadableImage, ImageTooLarge or UnsupportedImage.
     """
-    dataset = read(data, limits)
-    require_image(dataset)
-    attributes = _attributes(dataset, limits, frame)
-    stored, photometric = _decoded_frame(dataset, attributes.frame_number - 1, limits)
-    pixels, note = _rgb(stored, photometric, dataset, attributes)
+    file = opened(data, limits)
+    require_image(file)
+    number = _checked_frame(file.dataset, limits, frame)
+    held, place = file.with_frame(number - 1, limits)
+    view = frame_view(file.dataset, number - 1, floating="PixelData" not in held)
+    spacing = geometry.spacing_of(view)
+    attributes = _attributes(file, number, spacing)
+    stored, photometric = _decoded_frame(held, place, limits)
+    shown, grey_note = _rgb(stored, photometric, held, view, attributes)
+    ratio = geometry.height_to_width(view, spacing)
+    pixels, shape_note = geometry.made_square(shown, ratio, limits)
     return Decoded(
         pixels,
         MEDIA_TYPE,
-        _notes(attributes, note),
-        attributes,
-        references_of(dataset),
-        patient_of(dataset),
+        _notes(attributes, grey_note, shape_note),
+        _cautions(attributes, pixels),
+        attributes=attributes,
+        references=references_of(file.dataset),
+        patient=patient_of(file.dataset),
+        header=header_of(file.dataset),
     )
 
 
-def _attributes(dataset: Any, limits: Limits, frame: int | None) -> DicomAttributes:
-    """The attributes that are kept, after the sizes among them passed the limits."""
-    rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
-    limits.check_size(columns, rows)
-    frames = whole(dataset, "NumberOfFrames", 1) or 1
-    limits.check_frames(frames)
+def _checked_frame(dataset: Any, limits: Limits, frame: int | None) -> int:
+    """The number of the frame to decode, after the sizes that the header declares were checked."""
+    limits.check_size(whole(dataset, "Columns"), whole(dataset, "Rows"))
+    count = _frames(dataset)
+    limits.check_frames(count)
+    return chosen_frame(frame, count, default=default_frame(dataset, count))
+
+
+def _frames(dataset: Any) -> int:
+    return whole(dataset, "NumberOfFrames", 1) or 1
+
+
+def _attributes(file: DicomFile, number: int, spacing: Spacing | None) -> DicomAttributes:
+    """The attributes that are kept."""
+    dataset = file.dataset
     return DicomAttributes(
         sop_class=standard_name(dataset.get("SOPClassUID")),
         transfer_syntax=standard_name(dataset.file_meta.TransferSyntaxUID),
-        modality=code_string(dataset, "Modality"),
+        modality=defined_term(dataset, "Modality"),
         body_part_examined=code_string(dataset, "BodyPartExamined"),
-        view_position=code_string(dataset, "ViewPosition"),
-        laterality=code_string(dataset, "ImageLaterality") or code_string(dataset, "Laterality"),
-        presentation_intent_type=code_string(dataset, "PresentationIntentType"),
-        burned_in_annotation=code_string(dataset, "BurnedInAnnotation"),
-        photometric_interpretation=code_string(dataset, "PhotometricInterpretation"),
-        rows=rows,
-        columns=columns,
+        anatomic_regions=anatomic_regions(dataset),
+        procedure_codes=procedure_codes(dataset),
+        presentation_intent_type=defined_term(dataset, "PresentationIntentType"),
+        burned_in_annotation=defined_term(dataset, "BurnedInAnnotation"),
+        photometric_interpretation=defined_term(dataset, "PhotometricInterpretation"),
+        rows=whole(dataset, "Rows"),
+        columns=whole(dataset, "Columns"),
         bits_stored=whole(dataset, "BitsStored") or whole(dataset, "BitsAllocated"),
-        number_of_frames=frames,
-        frame_number=chosen_frame(frame, frames, default=(frames + 1) // 2),
+        number_of_frames=_frames(dataset),
+        frame_number=number,
+        pixel_spacing_mm=(spacing.rows_mm, spacing.columns_mm) if spacing else None,
+        pixel_spacing_from=spacing.keyword if spacing else None,
     )
 
 
@@ -73,14 +109,13 @@ def _decoded_frame(dataset: Any, index: int, limits: Limits) -> tuple[NDArray[An
     """Stored values of one frame, and the photometric interpretation they are in after decoding."""
     syntax = dataset.file_meta.TransferSyntaxUID
     name = standard_name(syntax) or "a transfer syntax outside the standard"
-    if not _is_decodable(syntax):
-        raise UnsupportedImage(f"pixels encoded as {name} cannot be decoded here")
+    _require_decodable(dataset, syntax, name)
     _check_codestream(dataset, index, limits)
     try:
         stored, properties = get_decoder(syntax).as_array(dataset, index=index)
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception:  # noqa: BLE001 - every decoder has its own errors, and they quote the file
+    except BaseException:  # noqa: BLE001 - every decoder has its own; a panic of Rust is no Exception
         damaged = True
     else:
         damaged = False
@@ -88,6 +123,24 @@ def _decoded_frame(dataset: Any, index: int, limits: Limits) -> tuple[NDArray[An
         raise UnreadableImage(f"the pixels, encoded as {name}, are cut short, damaged or unusual")
     native = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
     return native, str(properties["photometric_interpretation"])
+
+
+def _require_decodable(dataset: Any, syntax: Any, name: str) -> None:
+    """Refuse what no decoder here can read, before any of them makes something else of it."""
+    if not _is_decodable(syntax):
+        raise UnsupportedImage(f"pixels encoded as {name} cannot be decoded here")
+    bits = whole(dataset, "BitsStored")
+    if syntax == JPEGExtended12Bit and bits > _EIGHT_BITS and not _has_libjpeg(syntax):
+        raise UnsupportedImage(
+            f"pixels of {bits} bits encoded as {name} need the package pylibjpeg-libjpeg (GPL-3)"
+        )
+    high = whole(dataset, "HighBit", bits - 1)
+    if bits and high != bits - 1:  # PS3.5 section 8.1.1; decoders would take the wrong bits
+        raise UnsupportedImage(f"the file stores {bits} bits below bit {high + 1} of each pixel")
+
+
+def _has_libjpeg(syntax: Any) -> bool:
+    return "pylibjpeg" in get_decoder(syntax).available_plugins
 
 
 def _is_decodable(syntax: Any) -> bool:
@@ -100,18 +153,17 @@ def _is_decodable(syntax: Any) -> bool:
 def _check_codestream(dataset: Any, index: int, limits: Limits) -> None:
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return
-    frames = whole(dataset, "NumberOfFrames", 1) or 1
+    frames = _frames(dataset)
     size = declared_size(get_frame(dataset.PixelData, index, number_of_frames=frames))
     if size is not None:
         limits.check_size(*size)
 
 
 def _rgb(
-    stored: NDArray[Any], photometric: str, dataset: Any, attributes: DicomAttributes
+    stored: NDArray[Any], photometric: str, dataset: Any, view: Any, attributes: DicomAttributes
 ) -> tuple[Pixels, str]:
     """Pixels for the screen by photometric interpretation (PS3.3 C.7.6.3.1.2), and a note."""
     if photometric in ("MONOCHROME1", "MONOCHROME2") and stored.ndim == 2:
-        view = greyscale_of_frame(dataset, attributes.frame_number - 1)
         grey, note = greyscale.rendered(
             stored, view, bits=attributes.bits_stored, big_endian=_is_big_endian(dataset)
         )
@@ -165,17 +217,26 @@ def _is_big_endian(dataset: Any) -> bool:
     return not dataset.file_meta.TransferSyntaxUID.is_little_endian
 
 
-def _notes(attributes: DicomAttributes, rendering: str) -> tuple[str, ...]:
+def _notes(attributes: DicomAttributes, *made: str) -> tuple[str, ...]:
     """What intake chose, and what the reader of the image should know."""
     number, count = attributes.frame_number, attributes.number_of_frames
     notes = (
         f"Frame {number} of {count} was used." if count > 1 else "",
-        rendering,
-        "Text is burned into the image and may name the patient."
-        if attributes.burned_in_annotation == "YES"
-        else "",
+        *made,
         "The image was acquired for processing, not for presentation."
         if attributes.presentation_intent_type == "FOR PROCESSING"
         else "",
     )
     return tuple(note for note in notes if note)
+
+
+def _cautions(attributes: DicomAttributes, pixels: Pixels) -> tuple[str, ...]:
+    """Why a person must look; what the file says of burned-in text counts more than what it seems.
+
+    PS3.3 C.7.6.1: BurnedInAnnotation says whether identifying text is in the pixels.
+    """
+    if attributes.burned_in_annotation == "YES":
+        return (_BURNED_IN,)
+    if attributes.burned_in_annotation != "NO" and has_text(pixels):
+        return (_SEEMS_BURNED_IN,)
+    return ()

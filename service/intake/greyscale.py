@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.intake.dataset import first, whole
+from service.intake.dataset import first, several, whole
 
 Array = NDArray[Any]
 Values = NDArray[np.float64]
@@ -130,8 +130,7 @@ def _by_window(values: Values, view: Any, _big_endian: bool) -> tuple[Values | N
     least = 1.0 if function == "LINEAR" else np.finfo(float).tiny
     if centre is None or width is None or width < least:
         return None, ""
-    several = view.get("WindowCenter")
-    count = 1 if isinstance(several, (int, float)) else len(several)
+    count = len(several(view.get("WindowCenter")))
     return window(values, centre, width, function), _among(count, "windows")
 
 

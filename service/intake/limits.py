@@ -9,11 +9,16 @@ from service.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 class Limits:
     """Bounds of intake; every one is checked before the work that it bounds.
 
-    `memory_bytes` is the address space of one decoding process, everything it has loaded included.
+    `max_inflated_bytes` and `max_header_bytes` are those of a deflated file: as far as it is
+    inflated for one frame, and before its pixels. `max_items` are those of all DICOM sequences,
+    each of which takes a kilobyte and 30 microseconds to read. `memory_bytes` is the address space
+    of one decoding process, everything it has loaded included.
     """
 
     max_bytes: int = 128 * 2**20
     max_inflated_bytes: int = 256 * 2**20
+    max_header_bytes: int = 16 * 2**20
+    max_items: int = 100_000
     max_pixels: int = 50_000_000
     min_side: int = 16
     max_frames: int = 20_000
@@ -27,6 +32,19 @@ class Limits:
         if count > self.max_bytes:
             raise ImageTooLarge(
                 f"the file is {count} bytes long: at most {self.max_bytes} are read"
+            )
+
+    def check_frame_bytes(self, count: int) -> None:
+        """Refuse a frame of more bytes than the largest image in colour has."""
+        most = 3 * self.max_pixels
+        if count > most:
+            raise ImageTooLarge(f"a frame of the file is {count} bytes: at most {most} are read")
+
+    def check_items(self, count: int) -> None:
+        """Refuse a DICOM file of more sequence items than any modality writes."""
+        if count > self.max_items:
+            raise ImageTooLarge(
+                f"the DICOM file has more than {self.max_items} items in its sequences"
             )
 
     def check_size(self, width: int, height: int) -> None:

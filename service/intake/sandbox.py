@@ -11,17 +11,26 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from queue import SimpleQueue
-from typing import IO
+from typing import IO, Any, TypeVar
 
-from service.errors import Misconfigured, Overloaded, UnreadableImage
+from service.errors import (
+    ImageTooLarge,
+    Misconfigured,
+    Overloaded,
+    UnreadableImage,
+    UnsupportedImage,
+)
 from service.intake import wire
+from service.intake.deidentify import DicomReferences
 from service.intake.limits import Limits
 from service.intake.result import Decoded, IntakeResult, intake_result
+
+Found = TypeVar("Found")
 
 WORKER = (sys.executable, "-m", "service.intake.worker")
 _START_SECONDS = 60.0
@@ -33,8 +42,9 @@ _CRASHED = "the image made its decoder fail"
 class Sandbox:
     """Decodes images from outside in `workers` limited processes, each one image at a time.
 
-    `key` makes patients' pseudonyms and never reaches a worker. At most `limits.queue` images
-    wait; more are refused with Overloaded. `command` starts a worker: tests pass one of their own.
+    `key` makes patients' pseudonyms and never reaches a worker. With `refuse_text`, an image into
+    which text is burned is refused (UnsupportedImage) rather than flagged. At most `limits.queue`
+    images wait; more are refused with Overloaded. `command` starts a worker: tests pass their own.
     """
 
     def __init__(
@@ -43,10 +53,12 @@ class Sandbox:
         *,
         workers: int = 1,
         key: bytes = b"",
+        refuse_text: bool = False,
         command: Sequence[str] = WORKER,
     ) -> None:
         self._limits = limits
         self._key = key
+        self._refuse_text = refuse_text
         self._workers = [_Worker(command, limits) for _ in range(workers)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._places = threading.BoundedSemaphore(workers + limits.queue)
@@ -83,26 +95,52 @@ class Sandbox:
             worker.discard()
         self._idle = SimpleQueue()
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The ids of the workers that run: for those who watch their memory."""
+        return tuple(id for worker in self._workers if (id := worker.process_id) is not None)
+
     async def decode(self, data: bytes, *, frame: int | None = None) -> IntakeResult:
         """The image in `data`; `frame` counts from 1 (default: DICOM's middle one, else the first).
 
         Raises UnreadableImage, ImageTooLarge, UnsupportedImage, or Overloaded.
         """
         self._limits.check_bytes(len(data))
+
+        def decode(worker: _Worker) -> IntakeResult:
+            decoded = worker.decode(data, frame)
+            if self._refuse_text and decoded.cautions:
+                raise UnsupportedImage(decoded.cautions[0])
+            return intake_result(data, decoded, self._key)
+
+        return await self._in_worker(decode)
+
+    async def identify(self, data: bytes) -> DicomReferences | None:
+        """Which instance a DICOM file is, for those who must answer for one that was refused.
+
+        None where that cannot be told. Raises Overloaded.
+        """
+        try:
+            self._limits.check_bytes(len(data))
+            return await self._in_worker(lambda worker: worker.identify(data))
+        except (UnreadableImage, ImageTooLarge):
+            return None
+
+    async def _in_worker(self, work: "Callable[[_Worker], Found]") -> Found:
         if self._threads is None:
             raise Overloaded("images cannot be decoded: the service is starting or stopping")
         if not self._places.acquire(blocking=False):
             raise Overloaded(f"{self._limits.queue} images are waiting to be decoded already")
-        job = self._threads.submit(self._decode, data, frame)
+        job = self._threads.submit(self._with_worker, work)
         job.add_done_callback(self._free_place)
         return await asyncio.wrap_future(job)
 
-    def _decode(self, data: bytes, frame: int | None) -> IntakeResult:
+    def _with_worker(self, work: "Callable[[_Worker], Found]") -> Found:
         if self._closing.is_set():
             raise Overloaded(_STOPPING)
         worker = self._idle.get()
         try:
-            return intake_result(data, worker.decode(data, frame), self._key)
+            return work(worker)
         except UnreadableImage:
             if self._closing.is_set():  # its worker was ended: that says nothing of the image
                 raise Overloaded(_STOPPING) from None
@@ -117,7 +155,7 @@ class Sandbox:
         finally:
             self._idle.put(worker)
 
-    def _free_place(self, _: "Future[IntakeResult]") -> None:
+    def _free_place(self, _: "Future[Any]") -> None:
         self._places.release()
 
 
@@ -131,6 +169,11 @@ class _Worker:
         self._is_ready = False
         self._decodes = 0
 
+    @property
+    def process_id(self) -> int | None:
+        process = self._process
+        return process.pid if process is not None else None
+
     def start(self) -> None:
         """Start the process and wait for it; Misconfigured when it does not come up."""
         self._spawn()
@@ -138,11 +181,29 @@ class _Worker:
 
     def decode(self, data: bytes, frame: int | None) -> Decoded:
         """Have an image decoded; after a crash, or too long a time, the process is gone."""
+        header, body = self._ask({"frame": frame}, data)
+        try:
+            return wire.decoded_from(header, body, self._limits)
+        except wire.BrokenReply:
+            self.discard()
+            raise UnreadableImage(_CRASHED) from None
+
+    def identify(self, data: bytes) -> DicomReferences | None:
+        """Have a file's identifiers read."""
+        header, _ = self._ask({"identify": True}, data)
+        try:
+            return wire.references_from(header)
+        except wire.BrokenReply:
+            self.discard()
+            raise UnreadableImage(_CRASHED) from None
+
+    def _ask(self, what: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
+        """The reply of the process; UnreadableImage when it crashes or takes too long."""
         self._be_ready()
         self._decodes += 1
         try:
             with self._deadline(self._limits.timeout_seconds) as expired:
-                return self._exchange(data, frame)
+                return self._exchange(what, data)
         except (wire.BrokenReply, OSError, EOFError, ValueError):
             self.discard()
         seconds = self._limits.timeout_seconds
@@ -207,13 +268,13 @@ class _Worker:
             self.discard()
             raise Misconfigured("the process that decodes images does not start")
 
-    def _exchange(self, data: bytes, frame: int | None) -> Decoded:
+    def _exchange(self, what: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
         requests, replies = _pipes(self._running())
-        wire.send(requests, {"frame": frame}, data)
+        wire.send(requests, what, data)
         header, body = wire.receive(replies, 3 * self._limits.max_pixels)
         if header.get("spent"):  # what the image left behind would take memory from the next one
             self.discard()
-        return wire.decoded_from(header, body, self._limits)
+        return header, body
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None:

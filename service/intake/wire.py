@@ -7,24 +7,26 @@ anything, so every reply is measured against the limits and its texts are cleane
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from math import isfinite
 from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from service import errors
 from service.errors import GscoError, UnreadableImage
+from service.intake import header as headers
 from service.intake.deidentify import DicomAttributes, DicomReferences
 from service.intake.limits import Limits
 from service.intake.result import Decoded
 
 READY = b"gsco-decode-worker-ready\n"
-_HEADER_MAX = 2**16
+_HEADER_MAX = 2**18  # of JSON, where a letter may take six bytes
 _TEXT_MAX = 300
-_NOTES_MAX = 16
+_VALUES_MAX = 16
 _LENGTH = struct.Struct(">I")
-_REFUSALS = ("UnreadableImage", "ImageTooLarge", "UnsupportedImage")
+_REFUSALS = ("UnreadableImage", "ImageTooLarge", "UnsupportedImage", "OwnResult")
 
 Kind = TypeVar("Kind", DicomAttributes, DicomReferences)
 
@@ -60,10 +62,25 @@ def decoded_header(decoded: Decoded) -> dict[str, Any]:
         "size": [height, width],
         "media_type": decoded.media_type,
         "notes": decoded.notes,
+        "cautions": decoded.cautions,
         "patient": decoded.patient,
         "attributes": decoded.attributes and asdict(decoded.attributes),
         "references": decoded.references and asdict(decoded.references),
+        "header": decoded.header,
     }
+
+
+def identified_header(references: DicomReferences | None) -> dict[str, Any]:
+    """Which instance a file is, or that it cannot be told."""
+    return {"references": references and asdict(references)}
+
+
+def references_from(header: dict[str, Any]) -> DicomReferences | None:
+    """The instance of a reply; BrokenReply for nonsense."""
+    try:
+        return _structured(DicomReferences, header["references"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenReply("a reply does not have the form of one") from error
 
 
 def refusal_header(error: GscoError, *, spent: bool = False) -> dict[str, Any]:
@@ -95,23 +112,33 @@ def _decoded(header: dict[str, Any], body: bytearray, limits: Limits) -> Decoded
     return Decoded(
         pixels,
         _text(header["media_type"]),
-        tuple(_text(note) for note in header["notes"][:_NOTES_MAX]),
+        _texts(header["notes"]),
+        _texts(header["cautions"]),
         _structured(DicomAttributes, header["attributes"]),
         _structured(DicomReferences, header["references"]),
         _optional(header["patient"]),
+        None if header["header"] is None else headers.checked(header["header"]),
     )
 
 
 def _structured(kind: Callable[..., Kind], raw: Any) -> Kind | None:
     if raw is None:
         return None
-    numbers = {f.name for f in fields(kind) if f.type is int}  # type: ignore[arg-type]
-    return kind(
-        **{
-            f.name: _number(raw[f.name]) if f.name in numbers else _optional(raw[f.name])
-            for f in fields(kind)  # type: ignore[arg-type]
-        }
-    )
+    own = fields(kind)  # type: ignore[arg-type]
+    return kind(**{f.name: _READERS[f.type](raw[f.name]) for f in own})
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(_text(value) for value in values[:_VALUES_MAX])
+
+
+def _millimetres(values: Any) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    rows, columns = (float(value) for value in values)
+    if not (isfinite(rows) and isfinite(columns)):
+        raise ValueError("two numbers were expected")
+    return rows, columns
 
 
 def _optional(value: Any) -> str | None:
@@ -128,6 +155,15 @@ def _number(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise TypeError("a number was expected")
     return value
+
+
+_READERS: Mapping[Any, Callable[[Any], Any]] = {
+    str: _text,
+    str | None: _optional,
+    int: _number,
+    tuple[str, ...]: _texts,
+    tuple[float, float] | None: _millimetres,
+}
 
 
 def read(stream: IO[bytes], count: int) -> bytearray:

@@ -14,7 +14,7 @@ from typing import IO
 
 from service.errors import GscoError, ImageTooLarge
 from service.intake import wire
-from service.intake.decoder import NO_MEMORY, decoded
+from service.intake.decoder import NO_MEMORY, decoded, identified
 from service.intake.limits import Limits
 from service.intake.result import Decoded
 
@@ -36,7 +36,10 @@ def serve(decode: Decode = decoded) -> None:
         except EOFError:
             return
         _limit_cpu(limits.timeout_seconds)
-        _reply(replies, decode, bytes(data), limits, header["frame"])
+        if header.get("identify"):
+            wire.send(replies, wire.identified_header(identified(bytes(data), limits)))
+        else:
+            _reply(replies, decode, bytes(data), limits, header["frame"])
 
 
 def _reply(

@@ -1,1 +1,1 @@
-"""Results as standard objects: DICOM SR, SC, SEG and key objects, FHIR, HL7 v2."""
+"""A PACS: images from it (DICOMweb, C-STORE), results for it (SR, SC, SEG, KO, FHIR, HL7 v2)."""

@@ -10,25 +10,19 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from service.intake.dataset import MANUFACTURER, MODEL
 from service.intake.deidentify import DicomReferences
 from service.pacs.concepts import NOT_FOR_CLINICAL_USE, SCHEME, line
 from service.pacs.content import Content
 from service.pacs.source import Source, discreet
 from service.pacs.uids import uid_of
 
-MANUFACTURER, MODEL = "GSCo", "gsco"
 UTF8 = "ISO_IR 192"
 FIRST_SERIES_NUMBER = 9901
 KINDS = ("sr", "capture", "segmentation", "key-object")
 """Sorts of objects, each in a series of its own."""
 
 _EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
-
-
-def is_ours(dataset: Any) -> bool:
-    """Whether this project wrote an object: diagnosing it again would never end."""
-    maker = (str(dataset.get("Manufacturer")), str(dataset.get("ManufacturerModelName")))
-    return maker == (MANUFACTURER, MODEL)
 
 
 def instance_uid(result_id: str, source: Source, kind: str, number: int = 1) -> str:

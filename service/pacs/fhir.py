@@ -9,9 +9,9 @@ from typing import Any
 
 from fhir.resources.R4B.bundle import Bundle
 
+from service.intake.dataset import MODEL
 from service.pacs import concepts
 from service.pacs.content import Algorithm, Content, Group, Written, content_of
-from service.pacs.document import MODEL
 from service.pacs.fhir_shapes import (
     AI_ASSERTED,
     TERMINOLOGY,

@@ -7,9 +7,9 @@ from html import escape
 from typing import Any
 
 from service.domain import INTENDED_USE
+from service.intake.dataset import MANUFACTURER
 from service.pacs.concepts import NOT_FOR_CLINICAL_USE, SCHEME
 from service.pacs.content import Algorithm, Coded, Content, Number
-from service.pacs.document import MANUFACTURER
 from service.pacs.uids import uuid_of
 from specialists.task import Concept
 

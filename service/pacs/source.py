@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydicom.dataset import Dataset
+
 from service.errors import UnsupportedImage
 from service.intake.dataset import first, looks_like_dicom, read
 from service.intake.deidentify import DicomReferences, code_string, is_uid, references_of
+from service.intake.header import Header
 from service.intake.limits import Limits
 from service.pacs.concepts import line
 from service.pacs.uids import uid_of
@@ -139,6 +142,16 @@ def discreet() -> Iterator[None]:
             yield
         finally:
             logger.propagate = before
+
+
+def source_of_header(header: Header, frame_number: int = 1) -> Source | None:
+    """The source in what intake kept of a DICOM object for the answer; None as `read_source`."""
+    try:
+        with discreet():
+            dataset = Dataset.from_json(header)
+        return source_of(dataset, frame_number)
+    except UnsupportedImage:
+        return None
 
 
 def source_of(dataset: Any, frame_number: int = 1) -> Source:

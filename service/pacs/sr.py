@@ -19,6 +19,7 @@ from highdicom.sr.value_types import (
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from service.intake.dataset import MANUFACTURER, MODEL
 from service.pacs import document
 from service.pacs.content import Algorithm, Content, Group, Number, Written, content_of
 from service.pacs.source import Source, SourceImage
@@ -67,8 +68,8 @@ def observer(content: Content) -> Any:
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
             uid=uid_of("device", content.code_version),
             name="GSCo",
-            manufacturer_name=document.MANUFACTURER,
-            model_name=f"{document.MODEL} {content.code_version}",
+            manufacturer_name=MANUFACTURER,
+            model_name=f"{MODEL} {content.code_version}",
         ),
     )
 

@@ -7,6 +7,7 @@ evaluation   GSCo against every other system, deceptions, ablations, other hospi
 retrieval    1k to 1M reference cases: recall, latency, memory, additions (a quarter of an hour)
 features     pooled against unpooled features, one retriever against all, on real data (minutes)
 index-kinds  flat, inverted lists and graphs on the same vectors (minutes at 100,000)
+burned-in    text printed on real images: found, and found in vain (two minutes)
 gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from specialists.catalogue import Scale
 from tests.benchmarks import (
+    burned_in,
     end_to_end,
     evaluation,
     features,
@@ -62,6 +64,9 @@ def main() -> None:
     near.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     near.add_argument("--folder", type=Path, help="where the temporary homes go (5 GB at 1M)")
     near.add_argument("--json", action="store_true")
+    prints = chosen.add_parser("burned-in")
+    prints.add_argument("--data", type=Path, required=True, help="as of evaluation")
+    prints.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.benchmark == "end-to-end":
         end_to_end.main(options.cases, as_json=options.json)
@@ -75,6 +80,8 @@ def main() -> None:
         index_kinds.main(options.size, as_json=options.json)
     elif options.benchmark == "features":
         features.main(options.home, options.task, options.data, options.split, as_json=options.json)
+    elif options.benchmark == "burned-in":
+        burned_in.main(options.data, as_json=options.json)
     elif options.benchmark == "retrieval":
         retrieval.main(options.sizes, options.folder, as_json=options.json)
     else:

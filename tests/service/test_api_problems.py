@@ -40,6 +40,7 @@ async def test_a_file_is_required(home: Path) -> None:
         replies = [
             await service.client.post("/v1/diagnoses", data=TASK),
             await service.client.post("/v1/diagnoses", data={**TASK, "file": "text"}),
+            await service.client.post("/v1/diagnoses", content="text"),
             await service.client.post("/v1/diagnoses", json=TASK),
         ]
 
@@ -47,6 +48,7 @@ async def test_a_file_is_required(home: Path) -> None:
         "invalid-request",
         "invalid-request",
         "unsupported-media-type",
+        "invalid-request",
     ]
     assert "must be a file" in replies[1].text
 

@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from builders import a_case, a_diagnosis, a_report, an_image, png_bytes, some_evidence
-from fakes import FakeAttributes, FakeIntakeResult, FakeSpecialists
+from builders import (
+    a_case,
+    a_diagnosis,
+    a_report,
+    an_image,
+    png_bytes,
+    some_attributes,
+    some_evidence,
+)
+from fakes import FakeSpecialists
 from pacs_objects import STUDY, a_header, file_of, group_named, read_back, said
 
 from service.cli import result_files
 from service.cli.result_files import Look
 from service.domain import Diagnosis, Report
+from service.intake.result import IntakeResult
 
 Capture = pytest.CaptureFixture[str]
 
@@ -29,7 +38,7 @@ def a_look(data: bytes, frame_number: int = 1) -> Look:
     return Look(
         a_case(image=image),
         data,
-        FakeIntakeResult(image, attributes=FakeAttributes("DX", frame_number)),
+        IntakeResult(image, attributes=some_attributes(modality="DX", frame_number=frame_number)),
     )
 
 

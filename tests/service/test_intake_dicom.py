@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import NAME, RAMP, describe, dicom, written
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.filewriter import dcmwrite
 from pydicom.pixels import apply_windowing
 from pydicom.uid import (
     MPEG4HP41,
@@ -27,57 +27,23 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    RLELossless,
     SegmentationStorage,
 )
 
-from service.errors import ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImage
-from service.intake import greyscale
+from service.errors import (
+    ImageTooLarge,
+    InvalidInput,
+    OwnResult,
+    UnreadableImage,
+    UnsupportedImage,
+)
+from service.intake import burned_in, greyscale
 from service.intake.codestream import declared_size
 from service.intake.decoder import decode
 from service.intake.limits import Limits
 
 DATA = Path(os.environ.get("GSCO_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-NAME = "Doe^Jane"
-RAMP = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)
-
-
-def dicom(
-    pixels: np.ndarray | None = RAMP, syntax: str = ExplicitVRLittleEndian, **more: Any
-) -> bytes:
-    """A DICOM file of a patient with a name; keywords add to it, None takes away."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.SOPClassUID = ComputedRadiographyImageStorage
-    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3.4.5", "1.2.3.4"
-    dataset.StudyInstanceUID, dataset.Modality = "1.2.3", "CR"
-    dataset.PatientName, dataset.PatientID = NAME, "4711"
-    if pixels is not None:
-        describe(dataset, pixels, bits=more.pop("bits", 8 * pixels.itemsize))
-    for keyword, value in more.items():
-        setattr(dataset, keyword, value)
-    return written(dataset)
-
-
-def describe(dataset: Dataset, pixels: np.ndarray, bits: int) -> None:
-    colour = pixels.shape[-1] == 3
-    dataset.Rows, dataset.Columns = pixels.shape[-3:-1] if colour else pixels.shape[-2:]
-    dataset.SamplesPerPixel = 3 if colour else 1
-    dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits, bits - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-    if colour:
-        dataset.PlanarConfiguration = 0
-    if pixels.ndim > 2 + colour:
-        dataset.NumberOfFrames = len(pixels)
-    dataset.PixelData = pixels.tobytes()
-    dataset["PixelData"].VR = "OW"
-
-
-def written(dataset: Dataset) -> bytes:
-    stream = BytesIO()
-    dcmwrite(stream, dataset, enforce_file_format=True)
-    return stream.getvalue()
 
 
 def grey(data: bytes, **options: Any) -> np.ndarray:
@@ -289,6 +255,83 @@ def test_enhanced_rescale_may_be_shared() -> None:
     assert (grey(data) > 0).sum() == 1024 - 1000
 
 
+def test_frame_that_the_file_calls_representative_is_the_default() -> None:
+    result = decode(dicom(frames(5), RepresentativeFrameNumber=2))
+
+    assert np.all(result.image.pixels == 2)
+    assert np.all(decode(dicom(frames(5), RepresentativeFrameNumber=9)).image.pixels == 3)
+
+
+def test_middle_frame_of_an_enhanced_object_is_that_of_its_dimensions() -> None:
+    def group(place: int) -> Dataset:
+        item, group = Dataset(), Dataset()
+        item.DimensionIndexValues = [1, place]
+        group.FrameContentSequence = [item]
+        return group
+
+    data = dicom(frames(3), PerFrameFunctionalGroupsSequence=[group(p) for p in (2, 1, 3)])
+
+    assert np.all(decode(data).image.pixels == 1)
+
+
+@pytest.mark.parametrize("bits", [8, 1])
+def test_one_frame_of_a_deflated_file_is_the_same_as_of_a_plain_one(bits: int) -> None:
+    stored = frames(5)
+    if bits == 1:
+        stored = np.random.default_rng(0).integers(0, 2, (5, 33, 33), dtype=np.uint8)
+    packed = np.packbits(stored.ravel(), bitorder="little").tobytes() if bits == 1 else None
+    more = {"bits": bits, "BitsAllocated": bits} | ({"PixelData": packed} if packed else {})
+
+    for number in (1, 4, 5):
+        plain = decode(dicom(stored, **more), frame=number).image
+        deflated = dicom(stored, DeflatedExplicitVRLittleEndian, **more)
+        image = decode(deflated, frame=number).image
+        assert np.array_equal(image.pixels, plain.pixels)
+        assert image.notes == plain.notes == (f"Frame {number} of 5 was used.",)
+
+
+@pytest.mark.parametrize(
+    ("more", "shape"),
+    [
+        ({"PixelAspectRatio": [4, 3]}, (43, 32)),
+        ({"PixelAspectRatio": [1, 2]}, (32, 64)),
+        ({"PixelSpacing": [0.5, 0.25]}, (64, 32)),
+        ({"ImagerPixelSpacing": [0.1, 0.2]}, (32, 64)),
+        ({"PixelSpacing": [0.5, 0.5], "PixelAspectRatio": [4, 3]}, (32, 32)),
+        ({"PixelAspectRatio": [1000, 1]}, (32, 32)),
+        ({"PixelSpacing": [0, 1]}, (32, 32)),
+    ],
+)
+def test_oblong_pixels_are_made_square(more: dict[str, Any], shape: tuple[int, int]) -> None:
+    result = decode(dicom(**more))
+
+    assert result.image.pixels.shape == (*shape, 3)
+    assert result.instance is not None
+    assert (result.instance.rows, result.instance.columns) == (32, 32)
+
+
+def test_pixels_too_oblong_for_the_limits_are_refused() -> None:
+    error = refusal(dicom(PixelAspectRatio=[9, 1]), Limits(max_pixels=2000))
+
+    assert isinstance(error, ImageTooLarge)
+
+
+def test_pixel_spacing_is_kept_and_says_where_it_holds() -> None:
+    item, group = Dataset(), Dataset()
+    item.PixelSpacing = [0.4, 0.4]
+    group.PixelMeasuresSequence = [item]
+
+    at_detector = decode(dicom(ImagerPixelSpacing=[0.2, 0.2])).instance
+    enhanced = decode(dicom(SharedFunctionalGroupsSequence=[group])).instance
+
+    assert at_detector is not None
+    assert enhanced is not None
+    assert at_detector.pixel_spacing_mm == (0.2, 0.2)
+    assert at_detector.pixel_spacing_from == "ImagerPixelSpacing"
+    assert enhanced.pixel_spacing_mm == (0.4, 0.4)
+    assert enhanced.pixel_spacing_from == "PixelSpacing"
+
+
 @pytest.mark.parametrize(
     ("storage", "name"),
     [
@@ -309,6 +352,13 @@ def test_segmentation_has_pixels_but_is_not_diagnosed(storage: str) -> None:
     error = refusal(dicom(SOPClassUID=storage))
 
     assert "is not an image that can be diagnosed" in str(error)
+
+
+def test_what_this_project_wrote_is_never_diagnosed_again() -> None:
+    error = refusal(dicom(Manufacturer="GSCo", ManufacturerModelName="gsco"))
+
+    assert isinstance(error, OwnResult)
+    assert "written by this project" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +402,16 @@ def test_truncated_codestream_is_refused(kept: float, form: str, syntax: str) ->
     assert isinstance(error, UnreadableImage)
 
 
+def test_run_lengths_beyond_the_frame_are_refused() -> None:
+    starts = b"".join(number.to_bytes(4, "little") for number in (2, 64, 84))
+    runs = b"\x81a" * 10 + b"\x81a" * 7 + b"\x90a" * 3 + b"\x81a"  # for these RLE's decoder panics
+
+    error = refusal(with_codestream(starts.ljust(64, b"\0") + runs, RLELossless, 32, np.uint16))
+
+    assert isinstance(error, UnreadableImage)
+    assert "cut short, damaged or unusual" in str(error)
+
+
 @pytest.mark.parametrize(
     ("form", "syntax"), [("JPEG", JPEGBaseline8Bit), ("JPEG2000", JPEG2000Lossless)]
 )
@@ -373,12 +433,12 @@ def compressed(form: str, side: int) -> bytes:
     return stream.getvalue()
 
 
-def with_codestream(stream: bytes, syntax: str, side: int) -> bytes:
+def with_codestream(stream: bytes, syntax: str, side: int, kind: type = np.uint8) -> bytes:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.SOPClassUID, dataset.SOPInstanceUID = ComputedRadiographyImageStorage, "1.2.3"
-    describe(dataset, np.zeros((side, side), np.uint8), bits=8)
+    describe(dataset, np.zeros((side, side), kind), bits=8 * np.dtype(kind).itemsize)
     dataset.PixelData = encapsulate([stream])
     dataset["PixelData"].VR = "OB"
     return written(dataset)
@@ -394,7 +454,8 @@ def with_codestream(stream: bytes, syntax: str, side: int) -> bytes:
         ({"Rows": 0}, UnreadableImage),
         ({"Columns": 33}, UnreadableImage),
         ({"NumberOfFrames": "2"}, UnreadableImage),
-        ({"BitsAllocated": 64, "BitsStored": 64}, UnreadableImage),
+        ({"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63}, UnreadableImage),
+        ({"BitsStored": 12}, UnsupportedImage),
         ({"SamplesPerPixel": 200}, UnreadableImage),
         ({"PhotometricInterpretation": "CMYK"}, InvalidInput),
     ],
@@ -410,17 +471,62 @@ def test_deflated_file_is_read() -> None:
     assert np.array_equal(grey(deflated), grey(data))
 
 
-def test_deflated_bomb_is_inflated_no_further_than_allowed() -> None:
-    inflator = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    zeros = b"".join(inflator.compress(bytes(2**20)) for _ in range(64)) + inflator.flush()
+def deflated_bomb(header: bytes, times: int, filling: bytes = bytes(2**20)) -> bytes:
+    """A file of a few kilobytes that inflates to the header and so many fillings."""
     deflated = dicom(syntax=DeflatedExplicitVRLittleEndian)
     meta = deflated[: 132 + 12 + int.from_bytes(deflated[140:144], "little")]
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    parts = [deflater.compress(header), *(deflater.compress(filling) for _ in range(times))]
+    return meta + b"".join(parts) + deflater.flush()
 
-    error = refusal(meta + zeros, Limits(max_inflated_bytes=2**20))
 
-    assert len(zeros) < 100_000
+PRIVATE = b"\x09\x00\x01\x10OB\0\0" + (2**28).to_bytes(4, "little")
+SEQUENCE = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff"
+ITEMS = b"\xfe\xff\x00\xe0\0\0\0\0" * 2**17
+
+
+@pytest.mark.parametrize(
+    ("header", "filling", "sentence"),
+    [
+        (PRIVATE, bytes(2**20), "header of the deflated file is larger than 16777216 bytes"),
+        (SEQUENCE, ITEMS, "has more than 100000 items in its sequences"),
+    ],
+)
+def test_deflated_bomb_before_the_pixels_is_refused(
+    header: bytes, filling: bytes, sentence: str
+) -> None:
+    data = deflated_bomb(header, 64, filling)
+
+    error = refusal(data)
+
+    assert len(data) < 200_000
     assert isinstance(error, ImageTooLarge)
-    assert "inflates to more than 1048576 bytes" in str(error)
+    assert sentence in str(error)
+
+
+def test_frame_beyond_what_may_be_inflated_is_refused() -> None:
+    data = dicom(frames(64), DeflatedExplicitVRLittleEndian)
+
+    error = refusal(data, Limits(max_inflated_bytes=2**14), frame=64)
+
+    assert isinstance(error, ImageTooLarge)
+    assert "inflates to more than 16384 bytes" in str(error)
+
+
+def test_deflated_frame_of_more_bytes_than_pixels_is_not_inflated() -> None:
+    deep = np.zeros((32, 32, 3), np.uint16)
+
+    error = refusal(dicom(deep, DeflatedExplicitVRLittleEndian), Limits(max_pixels=1024))
+
+    assert str(error) == "a frame of the file is 6144 bytes: at most 3072 are read"
+
+
+def test_plain_file_of_countless_items_is_refused() -> None:
+    data = dicom()
+
+    error = refusal(data + SEQUENCE + ITEMS)
+
+    assert "has more than 100000 items" in str(error)
 
 
 def test_file_that_lost_its_preamble_is_still_dicom() -> None:
@@ -463,6 +569,45 @@ def with_body_part(text: str) -> bytes:
     return dicom(StudyDescription=blank).replace(written_as, wanted)
 
 
+@pytest.mark.parametrize("keyword", ["Modality", "BurnedInAnnotation", "PresentationIntentType"])
+def test_attribute_that_is_told_holds_a_term_of_the_standard(keyword: str) -> None:
+    attributes = decode(dicom(**{keyword: "DOE"})).attributes
+
+    assert "DOE" not in repr(attributes)
+
+
+def test_codes_of_the_procedure_are_kept_to_choose_the_task() -> None:
+    def code(scheme: str, value: str) -> Dataset:
+        item = Dataset()
+        item.CodingSchemeDesignator, item.CodeValue, item.CodeMeaning = scheme, value, NAME
+        return item
+
+    request = Dataset()
+    request.RequestedProcedureCodeSequence = [code("LN", "36643-5"), code("L", "two words")]
+    data = dicom(
+        RequestAttributesSequence=[request],
+        ProcedureCodeSequence=[code("L", "THX2")],
+        AnatomicRegionSequence=[code("SCT", "51185008")],
+    )
+
+    attributes = decode(data).attributes
+
+    assert attributes is not None
+    assert attributes.procedure_codes == ("L:THX2", "LN:36643-5")
+    assert attributes.anatomic_regions == ("SCT:51185008",)
+    assert "THX2" not in repr(attributes)
+
+
+def test_header_for_answers_names_the_patient_and_shows_itself_to_nobody() -> None:
+    result = decode(dicom(AccessionNumber="A1", PatientComments="private"))
+
+    assert result.header is not None
+    held = Dataset.from_json(result.header)
+    assert (held.PatientName, held.AccessionNumber) == (NAME, "A1")
+    assert "PatientComments" not in held
+    assert NAME not in repr(result)
+
+
 def test_group_is_a_pseudonym_that_only_the_key_can_make() -> None:
     def group(key: bytes, **more: Any) -> str | None:
         return decode(dicom(**more), key=key).group
@@ -481,22 +626,65 @@ def test_study_stands_in_for_a_patient_without_identifier() -> None:
     assert one != other
 
 
-def test_references_serve_to_answer_the_pacs() -> None:
-    references = decode(dicom()).references
+def test_instance_serves_to_answer_the_pacs() -> None:
+    instance = decode(dicom()).instance
 
-    assert references is not None
-    assert references.study_instance_uid == "1.2.3"
-    assert references.sop_instance_uid == "1.2.3.4.5"
-    assert decode(dicom(StudyInstanceUID="")).references is None
+    assert instance is not None
+    assert instance.study_instance_uid == "1.2.3"
+    assert instance.sop_instance_uid == "1.2.3.4.5"
+    assert decode(dicom(StudyInstanceUID="")).instance is None
 
 
-def test_burned_in_text_and_raw_images_are_pointed_out() -> None:
-    data = dicom(BurnedInAnnotation="YES", PresentationIntentType="FOR PROCESSING")
+def test_raw_image_is_pointed_out() -> None:
+    notes = decode(dicom(PresentationIntentType="FOR PROCESSING")).image.notes
 
-    notes = " ".join(decode(data).image.notes)
+    assert "The image was acquired for processing, not for presentation." in notes
 
-    assert "Text is burned into the image" in notes
-    assert "acquired for processing" in notes
+
+def written_on(text: str, side: int = 512, size: int = 18, ground: int = 60) -> np.ndarray:
+    """A smooth picture with bright text in a corner."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    ramp = np.linspace(ground - 40, ground + 40, side).astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(ramp, (side, side))))
+    ImageDraw.Draw(picture).text((9, 9), text, fill=255, font=ImageFont.load_default(size))
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "caution"),
+    [
+        ("DOE JANE 1947-08-11", None, "Something like burned-in text is in the image"),
+        ("DOE JANE 1947-08-11", "NO", ""),
+        ("R", None, ""),
+        ("", "YES", "Text is burned into the image"),
+        ("", None, ""),
+    ],
+)
+def test_burned_in_text_is_a_reason_to_look(text: str, said: str | None, caution: str) -> None:
+    more = {"BurnedInAnnotation": said} if said else {}
+
+    cautions = decode(dicom(written_on(text), **more)).image.cautions
+
+    assert len(cautions) == bool(caution)
+    assert " ".join(cautions).startswith(caution)
+
+
+@pytest.mark.parametrize(("side", "size"), [(256, 12), (1024, 16), (2688, 48)])
+def test_text_is_found_at_the_sizes_scanners_print_it(side: int, size: int) -> None:
+    picture = written_on("DOE JANE 1947-08-11", side, size)
+
+    assert burned_in.has_text(np.repeat(picture[..., None], 3, axis=2))
+
+
+def test_noise_and_lines_are_no_text() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    lines = np.zeros((256, 256, 3), np.uint8)
+    lines[::16] = 255
+    lines[:, 100:103] = 255
+
+    assert not burned_in.has_text(noise)
+    assert not burned_in.has_text(lines)
 
 
 @given(

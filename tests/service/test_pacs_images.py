@@ -17,9 +17,10 @@ from pacs_objects import (
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from service.errors import UnsupportedImage
+from service.intake.dataset import is_ours
 from service.pacs.capture import LONGEST_SIDE, capture, picture
 from service.pacs.content import Algorithm
-from service.pacs.document import instance_uid, is_ours
+from service.pacs.document import instance_uid
 from service.pacs.key_object import key_object
 from service.pacs.segmentation import Segment, segmentation
 from service.pacs.source import Source, anonymous, source_of

@@ -20,7 +20,7 @@ from pacs_objects import INSTANCE, SERIES, STUDY, a_source, group_named, items, 
 from pydicom.uid import ComprehensiveSRStorage
 
 from service.domain import Diagnosis, Evidence, LabelledAnswer
-from service.pacs.document import is_ours
+from service.intake.dataset import is_ours
 from service.pacs.source import Source, anonymous
 from service.pacs.sr import structured_report
 from specialists.task import Task

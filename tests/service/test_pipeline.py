@@ -24,6 +24,7 @@ from service.errors import GeneralistUnavailable, InvalidInput, PromptTooLong
 from service.generalist import prompt, template
 from service.pipeline import Pipeline
 from specialists.errors import PoolOverloaded
+from specialists.task import Rule
 
 
 def a_pipeline(**parts: object) -> Pipeline:
@@ -129,7 +130,7 @@ async def test_tasks_that_use_similar_cases_keep_the_name_they_had() -> None:
     with_rad = await a_pipeline().diagnose(a_case(a_task()))
     without = await a_pipeline().diagnose(a_case(a_task(rad=False)))
 
-    later = {"rad", "segment", "segmenters"}
+    later = {"rad", "segment", "segmenters", "rules"}
     fields = {k: v for k, v in asdict(a_task()).items() if k not in later}
     said = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     assert with_rad.provenance.task_sha256 == said != without.provenance.task_sha256
@@ -175,6 +176,14 @@ async def test_a_segmentation_alone_is_weighed_where_it_is_told() -> None:
 
     assert await times() == 1
     assert await times(template=template.find("rich_segmentation")) == 2
+
+
+async def test_rules_by_which_images_come_to_a_task_are_not_part_of_its_name() -> None:
+    ruled = a_task(rules=(Rule(modality=("CR",)),))
+
+    one, other = [await a_pipeline().diagnose(a_case(task)) for task in (a_task(), ruled)]
+
+    assert one.provenance.task_sha256 == other.provenance.task_sha256
 
 
 async def test_without_any_specialist_nothing_is_retrieved() -> None:

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import dicom
 from PIL import Image as Pillow
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import DeflatedExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from service.errors import (
     ImageTooLarge,
@@ -52,6 +56,7 @@ def decode(data, limits, frame):
 
 serve(decode)
 """
+PLAIN = "from service.intake.worker import serve; serve()"
 # Workers that were taken over, and answer whatever they like.
 IMPOSTOR = """
 import json, sys
@@ -159,10 +164,72 @@ async def test_memory_is_bounded(opened: Open) -> None:
     assert (await sandbox.decode(png())).image.pixels.shape == (32, 32, 3)
 
 
+async def test_bomb_of_300_megabytes_costs_neither_memory_nor_time(opened: Open) -> None:
+    sandbox = await opened(program=PLAIN)
+    bomb = a_bomb(frames=1200)
+    await sandbox.decode(png())
+    (process,) = sandbox.processes
+    idle, began = megabytes(process, "VmRSS"), time.monotonic()
+
+    result = await sandbox.decode(bomb)
+
+    assert len(bomb) < 400_000
+    assert result.image.notes == ("Frame 600 of 1200 was used.",)
+    assert time.monotonic() - began < 2
+    assert megabytes(process, "VmHWM") - idle < 200
+
+
+def a_bomb(frames: int, **more: str) -> bytes:
+    """A deflated file of frames of a quarter of a megabyte, all black."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    dataset.Rows = dataset.Columns = 512
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation, dataset.NumberOfFrames = 0, frames
+    dataset.PixelData = bytes(frames * 512 * 512)
+    dataset["PixelData"].VR = "OW"
+    dataset.update(more)
+    stream = BytesIO()
+    dcmwrite(stream, dataset, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def megabytes(process: int, what: str) -> float:
+    """What Linux says of a process's memory, such as VmHWM: the most it ever held."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+
+
+async def test_image_with_text_in_its_pixels_is_refused_where_the_operator_wants_that() -> None:
+    sandbox = Sandbox(Limits(), refuse_text=True)
+    await sandbox.start()
+    try:
+        with pytest.raises(UnsupportedImage, match="Text is burned into the image"):
+            await sandbox.decode(a_bomb(frames=1, BurnedInAnnotation="YES"))
+    finally:
+        await sandbox.close()
+
+
 async def test_too_many_bytes_never_reach_the_worker(opened: Open) -> None:
     sandbox = await opened(max_bytes=10)
 
     assert isinstance(await refusal(sandbox, bytes(11)), ImageTooLarge)
+
+
+async def test_file_that_cannot_be_decoded_still_says_which_instance_it_is(opened: Open) -> None:
+    sandbox = await opened(PLAIN)
+    torn = dicom(np.zeros((32, 32), np.uint8))[:-500]
+
+    assert isinstance(await refusal(sandbox, torn), UnreadableImage)
+    references = await sandbox.identify(torn)
+
+    assert references is not None
+    assert references.sop_instance_uid == "1.2.3.4.5"
+    assert await sandbox.identify(png()) is None
+    assert await sandbox.identify(b"\x08\x00" + bytes(99)) is None
 
 
 async def test_queue_is_bounded_and_nobody_is_stranded(opened: Open) -> None:
@@ -231,9 +298,11 @@ HONEST = {
     "size": [16, 16],
     "media_type": "image/png",
     "notes": [],
+    "cautions": [],
     "patient": None,
     "attributes": None,
     "references": None,
+    "header": None,
 }
 
 
@@ -250,6 +319,9 @@ def as_told(header: dict[str, object], count: int = 768) -> bytes:
         as_told(HONEST | {"notes": [{"a": 1}]}),
         as_told(HONEST | {"attributes": {"rows": 1}}),
         as_told(HONEST | {"references": [1, 2]}),
+        as_told(HONEST | {"cautions": 7}),
+        as_told(HONEST | {"header": {"00204000": {"vr": "LT", "Value": ["not on the list"]}}}),
+        as_told(HONEST | {"header": {"00100010": {"vr": "PN", "Value": ["long" * 999]}}}),
         as_told({}),
         as_told(HONEST, count=10_000_000),
         json.dumps({"raw": "ffffffff"}).encode(),
@@ -340,12 +412,15 @@ def test_messages_survive_pipes_that_take_little_at_a_time() -> None:
 
 
 async def test_dicom_attributes_come_through(opened: Open) -> None:
-    attributes = {f.name: None for f in fields(DicomAttributes)}
-    numbers = ("rows", "columns", "bits_stored", "number_of_frames", "frame_number")
-    header = HONEST | {"attributes": attributes | dict.fromkeys(numbers, 16) | {"modality": "CR"}}
+    said: dict[str, object] = {f.name: None for f in fields(DicomAttributes)}
+    said |= {f.name: 16 for f in fields(DicomAttributes) if f.type is int}
+    said |= {"modality": "CR", "anatomic_regions": ["SCT:51185008"], "procedure_codes": []}
+    header = HONEST | {"attributes": said | {"pixel_spacing_mm": [0.2, 0.1]}}
     sandbox = await opened(IMPOSTOR)
 
     result = await sandbox.decode(as_told(header))
 
     assert result.attributes is not None
     assert (result.attributes.modality, result.attributes.rows) == ("CR", 16)
+    assert result.attributes.anatomic_regions == ("SCT:51185008",)
+    assert result.attributes.pixel_spacing_mm == (0.2, 0.1)

@@ -46,6 +46,56 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings().threads is None
 
 
+def test_peers_titles_and_sources_are_read_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GSCO_DICOM_PORT", "11112")
+    monkeypatch.setenv("GSCO_DICOM_PEERS", "ORTHANC=10.0.0.5; PACS = 10.0.0.6")
+    monkeypatch.setenv("GSCO_DICOM_AE_TITLES", "GSCO; CXR=cxr-pneumonia")
+    monkeypatch.setenv(
+        "GSCO_DICOMWEB_SOURCES",
+        '[{"name": "pacs", "url": "https://pacs.example/dicom-web", "password": "a;b=c"}]',
+    )
+
+    settings = read_settings()
+
+    peers = {title: str(address) for title, address in settings.dicom_peers.items()}
+    assert peers == {"ORTHANC": "10.0.0.5", "PACS": "10.0.0.6"}
+    assert settings.dicom_ae_titles == {"GSCO": "", "CXR": "cxr-pneumonia"}
+    assert settings.dicomweb_sources[0].password.get_secret_value() == "a;b=c"
+    assert "a;b=c" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GSCO_DICOMWEB_SOURCES", "not JSON"),
+        ("GSCO_DICOMWEB_SOURCES", '[{"name": "a", "url": "file:///etc/passwd"}]'),
+        ("GSCO_DICOMWEB_SOURCES", '[{"name": "a", "url": "http://user:secret@host/"}]'),
+        ("GSCO_DICOMWEB_SOURCES", '[{"name": "a", "url": "http://h", "verify": false}]'),
+        ("GSCO_DICOM_PEERS", "ORTHANC=some.host"),
+        ("GSCO_DICOM_PEERS", "AN_AE_TITLE_TOO_LONG=10.0.0.5"),
+        ("GSCO_DICOM_PORT", "11112"),
+    ],
+)
+def test_peers_that_cannot_be_used_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(Misconfigured, match=name) as caught:
+        read_settings()
+
+    assert "secret" not in str(caught.value)
+
+
+def test_two_sources_have_two_names() -> None:
+    twice = [{"name": "pacs", "url": "http://a"}, {"name": "pacs", "url": "http://b"}]
+
+    with pytest.raises(Misconfigured, match="two sources have the same name"):
+        read_settings(dicomweb_sources=twice)
+
+
 def test_vllm_needs_an_address_and_a_model() -> None:
     with pytest.raises(Misconfigured, match="'vllm' needs GSCO_GENERALIST_URL"):
         read_settings(generalist_engine="vllm")

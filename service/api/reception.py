@@ -1,0 +1,134 @@
+"""An image for diagnosis, whichever door it came through: an upload, a source, STOW-RS, C-STORE."""
+
+import hmac
+import time
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from uuid import UUID
+
+import structlog
+
+from service.api import replies
+from service.api.dependencies import Serving
+from service.domain import Case, Diagnosis, Instance
+from service.errors import GscoError, InvalidInput, NotFound, UnreadableImage
+from service.intake.choice import chosen_task
+from service.intake.deidentify import pseudonym
+from service.intake.result import IntakeResult
+from service.progress import Tell, nobody
+from specialists.errors import SpecialistsError
+from specialists.task import Task
+
+ADDRESS = "/v1/diagnoses"
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """The bytes of one image, and what whoever sent them said of it.
+
+    Without a `task` one is chosen by the tasks' rules. `sender` is an AE title, or the name of a
+    DICOMweb source; `study` the one that the image was said to belong to.
+    """
+
+    data: bytes = field(repr=False)
+    task: str | None = None
+    frame: int | None = None
+    group: str | None = None
+    sender: str | None = None
+    study: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An arrival after intake, and the task it is for."""
+
+    arrival: Arrival
+    task: Task
+    decoded: IntakeResult
+    seconds: float
+
+
+async def take_in(serving: Serving, arrival: Arrival) -> Taken:
+    """The image decoded and its task known; raises what intake raises, and UnknownTask."""
+    named = arrival.task and await replies.task_asked_at(serving, ADDRESS, arrival.task)
+    started = time.perf_counter()
+    decoded = await serving.parts.intake.decode(arrival.data, frame=arrival.frame)
+    seconds = time.perf_counter() - started
+    instance = decoded.instance
+    if arrival.study and (instance is None or instance.study_instance_uid != arrival.study):
+        raise InvalidInput("the instance is not of the study that was named")
+    known = (await serving.tasks.all()).values()
+    return Taken(arrival, named or chosen_task(decoded.attributes, known), decoded, seconds)
+
+
+async def diagnose(serving: Serving, taken: Taken, id: str, tell: Tell = nobody) -> Diagnosis:
+    """The image's diagnosis, stored and counted."""
+    made = await serving.parts.pipeline.diagnose(_case(id, taken), tell)
+    return replies.counted(serving, made, taken.seconds)
+
+
+async def receive(serving: Serving, arrival: Arrival) -> Instance:
+    """What a PACS sent: diagnosed, stored, and handed over to be answered.
+
+    A PACS that is not sure sends again: the same instance is diagnosed once for a task.
+    """
+    taken = await take_in(serving, arrival)
+    instance, header = _instance(taken), taken.decoded.header
+    if instance is None or header is None:
+        raise UnreadableImage("the file is no DICOM instance with all its identifiers")
+    id = _id_of(serving, taken, instance)
+    try:
+        diagnosis, outcome = await serving.parts.store.get(Diagnosis, id), "known already"
+    except NotFound:
+        with serving.admission.enter():
+            diagnosis, outcome = await diagnose(serving, taken, id), "diagnosed"
+    await serving.parts.deliver(diagnosis, instance, header)
+    log.info(
+        "instance received", task=taken.task.name, outcome=outcome, **_named(serving, instance)
+    )
+    return instance
+
+
+def log_failure(error: Exception) -> None:
+    """What went wrong with an instance that a PACS sent; whose it is, only the PACS learns."""
+    if isinstance(error, GscoError | SpecialistsError):
+        log.warning("instance not taken", reason=type(error).__name__)
+    else:
+        log.error("instance not taken", exc_info=error)
+
+
+def _case(id: str, taken: Taken) -> Case:
+    more = {"instance": _instance(taken)}
+    return replies.case_of(id, taken.task, taken.decoded, taken.arrival.group, **more)
+
+
+def _instance(taken: Taken) -> Instance | None:
+    instance = taken.decoded.instance
+    return instance and replace(instance, sender=taken.arrival.sender)
+
+
+def _id_of(serving: Serving, taken: Taken, instance: Instance) -> str:
+    """An id that is the same for the same frame and task; nobody makes it from the UID alone.
+
+    Without a key it is made of the file's content, which a PACS sends unchanged.
+    """
+    key = _key(serving)
+    what = instance.sop_instance_uid if key else taken.decoded.image.sha256
+    text = f"{what}/{instance.frame_number}/{taken.task.name}"
+    return str(UUID(bytes=hmac.new(key, text.encode(), sha256).digest()[:16], version=4))
+
+
+def _named(serving: Serving, instance: Instance) -> dict[str, str | None]:
+    """What a log may say of the instance: nothing that can be turned back."""
+    key = _key(serving)
+    return {
+        "instance": pseudonym(key, instance.sop_instance_uid),
+        "study": pseudonym(key, instance.study_instance_uid),
+        "sender": instance.sender,
+    }
+
+
+def _key(serving: Serving) -> bytes:
+    return serving.settings.pseudonym_key.get_secret_value().encode()
