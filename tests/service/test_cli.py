@@ -234,7 +234,7 @@ def test_a_bad_prompt_template_stops_the_service_with_one_sentence(
 
     assert outcome.code == 2
     assert outcome.err.strip() == (
-        "gsco: no prompt template 'poor': choose paper, rich or a .toml file"
+        "gsco: no prompt template 'poor': choose paper, rich, rich_segmentation or a .toml file"
     )
 
 
