@@ -11,7 +11,7 @@ import structlog
 from service.api import replies
 from service.api.dependencies import Serving
 from service.domain import Case, Diagnosis, Instance
-from service.errors import GscoError, InvalidInput, NotFound, UnreadableImage
+from service.errors import GscoError, InvalidInput, NotFound, Overloaded, UnreadableImage
 from service.intake.choice import chosen_task
 from service.intake.deidentify import pseudonym
 from service.intake.result import IntakeResult
@@ -78,6 +78,8 @@ async def receive(serving: Serving, arrival: Arrival) -> Instance:
     instance, header = _instance(taken), taken.decoded.header
     if instance is None or header is None:
         raise UnreadableImage("the file is no DICOM instance with all its identifiers")
+    if taken.task.name in serving.tasks.loading:  # a diagnosis without them would stay
+        raise Overloaded(f"the specialists of {taken.task.name} are being loaded: send it again")
     id = _id_of(serving, taken, instance)
     try:
         diagnosis, outcome = await serving.parts.store.get(Diagnosis, id), "known already"

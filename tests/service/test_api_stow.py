@@ -155,6 +155,16 @@ async def test_without_the_generalist_the_sender_keeps_the_images(ruled_home: Pa
     assert problem_of(reply) == "overloaded"
 
 
+async def test_sender_waits_for_specialists_that_are_still_being_loaded(ruled_home: Path) -> None:
+    slow = FakeSpecialists(load_seconds=60)
+    async with a_service(ruled_home, intake=Sandbox(Limits()), specialists=slow) as service:
+        reply = await stow(service, dicom(**OF_A_CHEST))
+
+    assert reply.status_code == 503
+    assert "being loaded" in reply.json()["detail"]
+    assert service.store.saved == {}
+
+
 async def test_what_is_diagnosed_is_handed_over_to_be_answered(ruled_home: Path) -> None:
     handed: list[tuple[Diagnosis, Instance, Any]] = []
 
