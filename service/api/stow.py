@@ -10,12 +10,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.api import problems, reception
+from service.api import problems, reception, replies
 from service.api.admission import AdmittedRoute, CallerLeft
 from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.reception import Arrival
-from service.errors import ImageTooLarge, InvalidInput
-from service.intake.deidentify import is_uid
+from service.errors import ImageTooLarge, InvalidInput, Overloaded
+from service.intake.deidentify import DicomReferences, is_uid
 from service.pacs import multipart
 from service.pacs.status import SUCCESS, Status, status_of
 from service.pacs.stow import Stored, response_document
@@ -25,6 +25,7 @@ JSON = "application/dicom+json"
 CHUNK_SECONDS = 30.0
 """How long the next piece of a body may take to come."""
 
+MOST_INSTANCES = 5000
 _SENTENCES = 3
 
 
@@ -71,7 +72,7 @@ async def store_for_task(
     request: Request, serving: ServingDep, task: str, study: str | None = None
 ) -> Response:
     """STOW-RS for one task, whatever the images say they are."""
-    await serving.tasks.find(task)
+    await replies.task_asked_at(serving, reception.ADDRESS, task)
     return await _store(request, serving, task, study)
 
 
@@ -82,10 +83,19 @@ async def _store(
         raise InvalidInput("the study in the address is not a DICOM unique identifier")
     about = Arrival(b"", task=task, study=study)
     with serving.receiving.enter():
-        stored = [await _received(serving, about, part) async for part in _parts(request, serving)]
+        stored = await _all(serving, about, _parts(request, serving))
     if not stored:
         raise HTTPException(400, "The body holds no instance.")
     return _answer(request, stored)
+
+
+async def _all(serving: Serving, about: Arrival, parts: AsyncIterator[bytes]) -> list[Stored]:
+    stored: list[Stored] = []
+    async for part in parts:
+        if len(stored) == MOST_INSTANCES:
+            raise HTTPException(413, f"At most {MOST_INSTANCES} instances are taken at once.")
+        stored.append(await _received(serving, about, part))
+    return stored
 
 
 async def _parts(request: Request, serving: Serving) -> AsyncIterator[bytes]:
@@ -126,8 +136,15 @@ async def _received(serving: Serving, about: Arrival, data: bytes) -> Stored:
         received = await reception.receive(serving, replace(about, data=data))
     except Exception as error:  # noqa: BLE001 - one instance must not fail the others
         reception.log_failure(error)
-        return Stored(await serving.parts.intake.identify(data), status_of(error))
+        return Stored(await _identified(serving, data), status_of(error))
     return Stored(received, Status(SUCCESS))
+
+
+async def _identified(serving: Serving, data: bytes) -> DicomReferences | None:
+    try:
+        return await serving.parts.intake.identify(data)
+    except Overloaded:  # then it is among the other failures
+        return None
 
 
 def _answer(request: Request, stored: list[Stored]) -> Response:

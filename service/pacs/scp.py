@@ -30,7 +30,6 @@ returns when it is diagnosed and stored."""
 
 _LONGEST_PDU = 2**20  # bytes; more than is offered, and less than would hurt
 _OFFERED_PDU = 2**17
-_TIMEOUT_SECONDS = 30.0  # of the network; a peer waits longer for an answer than we for a message
 _PERMANENT, _BY_USER = 0x01, 0x01
 _UNKNOWN_CALLER, _UNKNOWN_CALLED = 0x03, 0x07  # PS3.8 table 9-21
 
@@ -39,7 +38,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen, as whom, to whom: AE titles with their tasks, peers with their addresses."""
+    """Where to listen, as whom, to whom: AE titles with their tasks, peers with their addresses.
+
+    A peer that is silent for `timeout_seconds` loses its association.
+    """
 
     host: str
     port: int
@@ -47,6 +49,7 @@ class Address:
     peers: Mapping[str, str]
     max_associations: int = 10
     max_instance_bytes: int = 64 * 2**20
+    timeout_seconds: float = 30.0
 
 
 class StoreScp:
@@ -88,7 +91,7 @@ class StoreScp:
         entity = AE(ae_title=next(iter(self._address.ae_titles)))
         entity.maximum_associations = self._address.max_associations
         entity.maximum_pdu_size = _OFFERED_PDU
-        entity.acse_timeout = entity.network_timeout = _TIMEOUT_SECONDS
+        entity.acse_timeout = entity.network_timeout = self._address.timeout_seconds
         entity.add_supported_context(Verification)
         syntaxes = decodable_syntaxes()
         for context in AllStoragePresentationContexts:
@@ -140,6 +143,7 @@ class StoreScp:
         asked = event.assoc.requestor.primitive
         task = self._address.ae_titles[str(asked.called_ae_title).strip()]
         status = self._taken(event.encoded_dataset(), task, str(asked.calling_ae_title).strip())
+        event.assoc.dul._idle_timer.restart()  # it was we who were silent
         response = Dataset()
         response.Status = status.code
         if status.comment:

@@ -181,6 +181,21 @@ async def test_length_that_nobody_could_mean_is_not_read(home: Path, port: int) 
         writer.close()
 
 
+async def test_association_outlives_a_diagnosis_that_takes_longer_than_silence_may(
+    port: int,
+) -> None:
+    async def receive(data: bytes, task: str, sender: str) -> None:
+        await asyncio.sleep(1.2)
+
+    address = Address("127.0.0.1", port, {"GSCO": ""}, {"TESTSCU": "127.0.0.1"}, timeout_seconds=1)
+    scp = StoreScp(address, receive)
+    await scp.start()
+    try:
+        assert await send(port, dicom(), dicom()) == [(0, ""), (0, "")]
+    finally:
+        await scp.close()
+
+
 async def test_closing_gives_up_what_is_being_diagnosed(home: Path, port: int) -> None:
     slow = FakeGeneralist(delay_seconds=60)
     async with receiving(home, port, generalist=slow) as service:
