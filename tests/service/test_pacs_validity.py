@@ -12,7 +12,7 @@ from builders import a_diagnosis, a_picture, a_report, a_task, sha256_of
 from pacs_objects import TEXTS, a_ct_header, a_source, an_explanation, told_everywhere
 
 from service.errors import GscoError
-from service.intake.dataset import read, require_image
+from service.intake.dataset import opened, require_image
 from service.intake.limits import Limits
 from service.pacs.content import Algorithm, Written
 from service.pacs.results import File, files
@@ -121,13 +121,13 @@ def test_results_of_real_files_are_as_valid_as_the_files(tmp_path: Path) -> None
     for path in sorted(named_files()):
         try:
             with discreet():
-                dataset = read(path.read_bytes(), Limits())
-                require_image(dataset)
-            source = source_of(dataset)
+                file = opened(path.read_bytes(), Limits())
+                require_image(file)
+            source = source_of(file.dataset)
         except GscoError:
             continue
-        for file in objects(a_diagnosis(), source):
-            assert verdicts(file, tmp_path) == []
+        for written_file in objects(a_diagnosis(), source):
+            assert verdicts(written_file, tmp_path) == []
             written += 1
 
     assert written > 100
