@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ from service.api.reception import Arrival
 from service.api.tasks import TaskFolder
 from service.calibrated import Calibrated
 from service.generalist import template as templates
+from service.jobs import office as jobs
+from service.jobs import webhooks
+from service.jobs.cases import Limits
+from service.jobs.office import Terms
+from service.jobs.queue import Queue
 from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
 from service.settings import Settings, read_settings, unknown_variables
@@ -35,6 +41,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     its own error; specialists are loaded afterwards, in the background.
     """
     templates.find(settings.prompt_template)  # a bad one stops here, not in the server's start
+    terms = _terms(settings)
     if not structlog.is_configured():
         prepare_logging(settings)  # the default would print local variables: images and identifiers
     metrics = Metrics()
@@ -46,13 +53,23 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
             tasks = TaskFolder(settings.tasks_folder, running.specialists.load)
             stack.push_async_callback(tasks.close)
             await tasks.start()
+            office = jobs.running(
+                terms,
+                running.queue,
+                running.pipeline,
+                lambda: _can_answer(tasks, running.generalist),
+                metrics,
+            )
+            cases = settings.max_concurrent_cases
             serving = Serving(
                 settings,
                 running,
                 tasks,
-                admission=Admission(settings.max_concurrent_cases, metrics.cases),
-                receiving=Admission(settings.max_concurrent_cases, metrics.receiving),
+                admission=Admission(cases, metrics.cases),
+                receiving=Admission(cases, metrics.receiving),
                 metrics=metrics,
+                office=await stack.enter_async_context(office),
+                listening=Admission(cases, metrics.listening, "jobs are heard"),
                 sources=await stack.enter_async_context(_sources(settings)),
             )
             app.state.serving = serving
@@ -182,6 +199,28 @@ async def _receiving(serving: Serving) -> AsyncIterator[None]:
         await scp.close()
 
 
+async def _can_answer(tasks: TaskFolder, generalist: Generalist) -> None:
+    """Returns when jobs can be answered as they should be; raises GeneralistUnavailable."""
+    await tasks.loaded()
+    await generalist.check()
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        Limits(
+            settings.max_queued_jobs,
+            settings.max_spool_bytes,
+            keep=timedelta(hours=settings.job_retention_hours),
+            keep_keys=timedelta(hours=settings.idempotency_hours),
+        ),
+        settings.spool_folder,
+        settings.job_workers,
+        settings.job_lease_seconds,
+        settings.webhook_urls,
+        webhooks.secrets_of(settings.webhook_secret.get_secret_value()),
+    )
+
+
 async def _compose(settings: Settings, stack: AsyncExitStack) -> Parts:
     """The real parts. Importing torch takes seconds, so it is done in a thread, as is all SQL."""
     return await asyncio.to_thread(_make_parts, settings, stack)
@@ -192,6 +231,8 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
 
     template = templates.find(settings.prompt_template)
     engine = _engine(settings, stack)
+    queue = Queue(engine)
+    stack.callback(queue.close)
     specialists = _make_specialists(settings)
     retriever = _make_retriever(settings, engine)
     generalist = _make_generalist(settings)
@@ -210,6 +251,7 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         generalist=generalist,
         store=store,
         intake=_make_intake(settings),
+        queue=queue,
     )
 
 

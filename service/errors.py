@@ -6,13 +6,20 @@ GscoError
 │   ├── ImageTooLarge          more pixels, frames or bytes than allowed
 │   └── UnsupportedImage       an image we understand but cannot diagnose
 │       └── OwnResult          what this project wrote itself: no new image
-├── NotFound                   no such diagnosis, task or specialist
+├── NotFound                   no such diagnosis, job, task or specialist
+├── Conflict                   what is asked does not go with what is there already
+│   ├── JobEnded               too late: the job has ended
+│   ├── KeyInUse               the request with this idempotency key is still being answered
+│   └── KeyReused              the idempotency key belongs to another request
 ├── GeneralistUnavailable      the generalist cannot answer now: nobody answers in its name
 │   └── PromptTooLong          more tokens than its context holds
 ├── SourceUnavailable          a DICOMweb source does not answer, or not as one
 ├── UnparsableAnswer           the generalist answered outside what was asked
 ├── InvalidCheckpoint          a generalist's folder is incomplete or damaged
 ├── Overloaded                 a bounded queue is full: try again later
+├── JobLost                    the job was cancelled, or another worker has it
+├── DeliveryFailed             what was to be sent did not arrive
+│   └── DeliveryRefused        and never will
 └── Misconfigured              settings that cannot work together
 """
 
@@ -42,7 +49,23 @@ class OwnResult(UnsupportedImage):
 
 
 class NotFound(GscoError):
-    """No such diagnosis, task or specialist."""
+    """No such diagnosis, job, task or specialist."""
+
+
+class Conflict(GscoError):
+    """What is asked does not go with what is there already."""
+
+
+class JobEnded(Conflict):
+    """Too late: the job has ended."""
+
+
+class KeyInUse(Conflict):
+    """The request with this idempotency key is still being answered."""
+
+
+class KeyReused(Conflict):
+    """The idempotency key belongs to another request."""
 
 
 class GeneralistUnavailable(GscoError):
@@ -67,6 +90,18 @@ class InvalidCheckpoint(GscoError):
 
 class Overloaded(GscoError):
     """A bounded queue is full: try again later."""
+
+
+class JobLost(GscoError):
+    """The job was cancelled, or another worker has it: what was made is void."""
+
+
+class DeliveryFailed(GscoError):
+    """What was to be sent did not arrive."""
+
+
+class DeliveryRefused(DeliveryFailed):
+    """What was to be sent did not arrive and never will."""
 
 
 class Misconfigured(GscoError):

@@ -163,10 +163,27 @@ class Settings(BaseSettings):
     )
     dicom_max_associations: PositiveInt = 10
 
+    job_workers: PositiveInt = Field(4, description="jobs that are answered at once")
+    max_queued_jobs: PositiveInt = Field(2000, description="over it: 503 with Retry-After")
+    spool_folder: Path = Field(
+        default_factory=lambda data: data["home"] / "spool",
+        description="images of waiting jobs; default: spool in the home folder",
+    )
+    max_spool_bytes: PositiveInt = 8 * 1024 * MEBIBYTE
+    job_lease_seconds: PositiveFloat = Field(
+        15.0, description="a worker not seen for so long counts as dead, and its jobs as nobody's"
+    )
+    job_retention_hours: PositiveFloat = Field(168.0, description="ended jobs are kept so long")
+    idempotency_hours: PositiveFloat = Field(24.0, description="Idempotency-Keys are kept so long")
+    webhook_urls: Names = Field((), description="addresses that webhooks may go to, or below")
+    webhook_secret: SecretStr = Field(
+        SecretStr(""), description="whsec_ and base64; several while one is being replaced"
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
-    @field_validator("home", "generalist_path")
+    @field_validator("home", "generalist_path", "spool_folder")
     @classmethod
     def _expand_user(cls, path: Path) -> Path:
         return path.expanduser()
@@ -206,6 +223,16 @@ class Settings(BaseSettings):
         names = [source.name for source in self.dicomweb_sources]
         if len(set(names)) < len(names):
             raise ValueError(f"{PREFIX}DICOMWEB_SOURCES: two sources have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed(self) -> Self:
+        if not self.webhook_urls:
+            return self
+        if not all(url.startswith(("https://", "http://")) for url in self.webhook_urls):
+            raise ValueError(f"{PREFIX}WEBHOOK_URLS: each begins with https:// or http://")
+        if not self.webhook_secret.get_secret_value():
+            raise ValueError(f"{PREFIX}WEBHOOK_URLS needs {PREFIX}WEBHOOK_SECRET")
         return self
 
     @property

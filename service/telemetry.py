@@ -106,6 +106,25 @@ class Metrics:
         self.receiving = Gauge(
             "gsco_stow_requests_in_progress", "STOW-RS requests being received.", registry=registry
         )
+        self.listening = Gauge(
+            "gsco_job_streams", "Callers who hear of a job's stages now.", registry=registry
+        )
+        self.jobs_ended = Counter(
+            "gsco_jobs_ended_total", "Jobs that have ended.", ("name", "state"), registry=registry
+        )
+        self.job_waits = Histogram(
+            "gsco_job_wait_seconds",
+            "Time between a job's arrival and its first attempt.",
+            ("name", "priority"),
+            buckets=(*_SECONDS, 300, 900, 3600),
+            registry=registry,
+        )
+        self.jobs = Gauge(
+            "gsco_jobs",
+            "Jobs that wait, run or have failed, at the last look.",
+            ("name", "state"),
+            registry=registry,
+        )
         build = Gauge("gsco_build_info", "The version that runs.", ("version",), registry=registry)
         build.labels(version("gsco")).set(1)
 
@@ -123,6 +142,12 @@ class Metrics:
             self.stages.labels(task, stage).observe(seconds)
         for part in missing:
             self.missing.labels(task, part).inc()
+
+    def show_jobs(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Shows how many jobs there are, by name and state; what is not named is none."""
+        self.jobs.clear()
+        for labels, count in counts.items():
+            self.jobs.labels(*labels).set(count)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

@@ -1,12 +1,17 @@
 """Fixtures that several test folders share."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
+import postgres
 import pytest
 from builders import a_task, task_toml
+from databases import a_database
+from sqlalchemy import Engine
 
 from service import telemetry
+from service.persistence.database import open_engine, upgrade
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,3 +27,23 @@ def home(tmp_path: Path) -> Path:
     (folder / "tasks").mkdir(parents=True)
     (folder / "tasks" / "cxr-pneumonia.toml").write_text(task_toml(a_task()), "utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A real PostgreSQL server, started when the first story asks for it."""
+    with postgres.a_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An empty database with every table: the same story on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        with a_database(tmp_path) as engine:
+            yield engine
+        return
+    engine = open_engine(request.getfixturevalue("postgres_server").new_database())
+    upgrade(engine)
+    yield engine
+    engine.dispose()

@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from builders import png_bytes
+from databases import a_queue
 from fakes import FakeGeneralist, FakeIntake, FakeRetriever, FakeSpecialists, FakeStore
 from fastapi import FastAPI
+from waiting import until_told
 
 from service.api.dependencies import Deliver, Intake, nowhere
 from service.app import Parts, create_app
+from service.persistence.store import SqlStore
 from service.pipeline import Pipeline
 from service.settings import Settings
 
@@ -37,6 +40,23 @@ class Service:
         form = {"task": "cxr-pneumonia", **fields}
         return await self.client.post("/v1/diagnoses", files=files, data=form)
 
+    async def ask_for_job(
+        self, data: bytes | None = None, *, headers: dict[str, str] | None = None, **fields: Any
+    ) -> httpx.Response:
+        """Posts an image to be diagnosed later."""
+        files = {"file": ("image.png", png_bytes() if data is None else data)}
+        form = {"task": "cxr-pneumonia", **fields}
+        later = {"Prefer": "respond-async", **(headers or {})}
+        return await self.client.post("/v1/diagnoses", files=files, data=form, headers=later)
+
+    async def job(self, id: str) -> dict[str, Any]:
+        return (await self.client.get(f"/v1/jobs/{id}")).json()  # type: ignore[no-any-return]
+
+    async def ended(self, id: str) -> dict[str, Any]:
+        """The job, once it has ended."""
+        is_open = {"queued", "running"}
+        return await until_told(lambda: self.job(id), lambda job: job["status"] not in is_open)
+
     async def figures(self) -> str:
         return (await self.client.get("/metrics")).text
 
@@ -55,17 +75,22 @@ async def a_service(
     store: FakeStore | None = None,
     intake: Intake | None = None,
     deliver: Deliver = nowhere,
+    in_sql: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Service]:
-    """A service with the tasks of a home folder; every part a willing fake unless given."""
+    """A service with the tasks of a home folder; every part a willing fake unless given.
+
+    Results are stored in a dictionary, or `in_sql`, where jobs store theirs always.
+    """
     specialists, retriever = specialists or FakeSpecialists(), retriever or FakeRetriever()
-    generalist, store = generalist or FakeGeneralist(), store or FakeStore()
-    intake = intake or FakeIntake()
-    pipeline = Pipeline(specialists, retriever, generalist, store)
-    parts = Parts(pipeline, specialists, retriever, generalist, store, intake, deliver)
-    app = create_app(Settings(home=home, **settings), parts)
-    async with app.router.lifespan_context(app), a_client(app) as client:
-        yield Service(app, client, specialists, retriever, generalist, store, intake)
+    generalist, intake = generalist or FakeGeneralist(), intake or FakeIntake()
+    with a_queue(home) as queue:
+        store = cast("FakeStore", SqlStore(queue.engine)) if in_sql else store or FakeStore()
+        pipeline = Pipeline(specialists, retriever, generalist, store)
+        parts = Parts(pipeline, specialists, retriever, generalist, store, intake, queue, deliver)
+        app = create_app(Settings(home=home, **settings), parts)
+        async with app.router.lifespan_context(app), a_client(app) as client:
+            yield Service(app, client, specialists, retriever, generalist, store, intake)
 
 
 def a_client(app: FastAPI) -> httpx.AsyncClient:

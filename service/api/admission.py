@@ -15,17 +15,18 @@ T = TypeVar("T")
 
 
 class Admission:
-    """Lets in as many cases as there is room for; the next one is told to come again."""
+    """Lets in as many as there is room for; the next one is told to come again."""
 
-    def __init__(self, limit: int, gauge: Gauge) -> None:
+    def __init__(self, limit: int, gauge: Gauge, inside: str = "cases are being diagnosed") -> None:
         self._limit = limit
+        self._what = inside
         self._inside = 0
         self._gauge = gauge
 
     def check(self) -> None:
         """Raises Overloaded when there is no room."""
         if self._inside >= self._limit:
-            raise Overloaded(f"{self._limit} cases are being diagnosed: try again later")
+            raise Overloaded(f"{self._limit} {self._what}: try again later")
 
     @contextmanager
     def enter(self) -> Iterator[None]:
@@ -41,7 +42,7 @@ class Admission:
 
 
 class AdmittedRoute(APIRoute):
-    """Turns a case away before its body is received when there is no room for it.
+    """Turns a case away before its body is received when there is no room for it, now or later.
 
     A place is held only once the body is there: slow senders would hold them all.
     """
@@ -51,10 +52,24 @@ class AdmittedRoute(APIRoute):
 
         async def admitted(request: Request) -> Response:
             if request.method == "POST":
-                request.app.state.serving.admission.check()
+                await _check_room(request)
             return await handle(request)
 
         return admitted
+
+
+def prefers_async(request: Request) -> bool:
+    """Whether the caller would rather be answered later: RFC 7240 section 4.1."""
+    given = ",".join(request.headers.getlist("prefer")).lower()
+    return "respond-async" in (one.partition(";")[0].strip() for one in given.split(","))
+
+
+async def _check_room(request: Request) -> None:
+    serving = request.app.state.serving
+    if prefers_async(request):
+        await serving.jobs.check_room()
+    else:
+        serving.admission.check()
 
 
 class CallerLeft(Exception):

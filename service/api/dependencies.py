@@ -15,6 +15,9 @@ from service.domain import Diagnosis, Instance
 from service.intake.deidentify import DicomReferences
 from service.intake.header import Header
 from service.intake.result import IntakeResult
+from service.jobs.cases import CaseJobs
+from service.jobs.office import Office
+from service.jobs.queue import Queue
 from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
 from service.settings import Settings
@@ -99,6 +102,7 @@ class Parts:
     generalist: Generalist
     store: ports.Store
     intake: Intake
+    queue: Queue
     deliver: Deliver = nowhere
 
 
@@ -112,7 +116,13 @@ class Serving:
     admission: Admission
     receiving: Admission
     metrics: Metrics
+    office: Office
+    listening: Admission
     sources: Mapping[str, DicomwebClient] = field(default_factory=dict)
+
+    @property
+    def jobs(self) -> CaseJobs:
+        return self.office.jobs
 
     def panels(self) -> dict[str, LoadedPanel]:
         """The panels loaded so far, by task."""

@@ -2,21 +2,20 @@
 
 import asyncio
 import re
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from typing import Annotated
-from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Form, Request, Response
-from fastapi.responses import StreamingResponse
 from starlette.datastructures import Headers
 from starlette.routing import Match
 from starlette.types import Scope
 
-from service.api import negotiation, problems, reception, replies, several
-from service.api.admission import AdmittedRoute
+from service.api import idempotency, negotiation, problems, reception, replies, several
+from service.api.admission import AdmittedRoute, prefers_async
+from service.api.asking import REPLIES, Asking, Preferences, reply
 from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.reception import Arrival
-from service.api.replies import STREAMED, Asking
 from service.api.schemas import (
     DiagnosesResponse,
     DiagnosisReference,
@@ -24,10 +23,11 @@ from service.api.schemas import (
     DiagnosisResponse,
     diagnosis_response,
 )
+from service.api.schemas_jobs import JobRequest
+from service.api.several import Wanted
 from service.domain import Diagnosis
 from service.errors import InvalidInput, NotFound
 from service.pacs.client import Reference
-from service.progress import Tell
 from specialists.task import Task
 
 JSON, DICOM, FHIR = "application/json", "application/dicom", "application/fhir+json"
@@ -55,12 +55,13 @@ class _JsonRoute(AdmittedRoute):
 
 async def diagnose_referenced(
     request: Request, response: Response, reference: DiagnosisReference, serving: ServingDep
-) -> DiagnosisResponse | DiagnosesResponse | StreamingResponse:
+) -> DiagnosisResponse | DiagnosesResponse | Response:
     """Images that a DICOMweb source of the settings holds."""
     client = serving.sources.get(reference.source)
     if client is None:
         known = ", ".join(serving.sources) or "none"
         raise InvalidInput(f"no such source; those of the settings: {known}")
+    sent = Sent(request, response, serving, reference)
     about = Arrival(b"", reference.task, reference.frame, reference.group, client.name)
     _refuse_both(reference.frame, reference.frames)
     study, instance = reference.study_instance_uid, reference.sop_instance_uid
@@ -69,9 +70,9 @@ async def diagnose_referenced(
         if reference.frame or reference.frames:
             raise InvalidInput("frames are those of one instance: name its sop_instance_uid")
         wanted = several.instances_of(client, study, found, about)
-        return await several.diagnose_all(request, serving, wanted)
+        return await _several(sent, wanted)
     arrival = replace(about, data=await client.read(study, found[0]))
-    return await _one_or_frames(request, response, serving, arrival, reference.frames)
+    return await _one_or_frames(sent, arrival, reference.frames)
 
 
 router.routes.append(
@@ -92,8 +93,8 @@ router.routes.append(
     status_code=201,
     summary="Diagnose an image",
     response_model=DiagnosisResponse | DiagnosesResponse,
-    dependencies=[Depends(replies.multipart_only)],
-    responses={**STREAMED, **problems.responses(400, 404, 413, 415, 422, 500, 502, 503)},
+    dependencies=[Depends(replies.multipart_only), Preferences],
+    responses={**REPLIES, **problems.responses(404)},
     openapi_extra={
         "requestBody": {
             "content": {JSON: {"schema": {"$ref": "#/components/schemas/DiagnosisReference"}}}
@@ -105,17 +106,30 @@ async def create_diagnosis(
     response: Response,
     form: Annotated[DiagnosisRequest, Form(media_type="multipart/form-data")],
     serving: ServingDep,
-) -> DiagnosisResponse | DiagnosesResponse | StreamingResponse:
+) -> DiagnosisResponse | DiagnosesResponse | Response:
     """The generalist's answer with the evidence it weighed, stored before this replies.
 
     The image is uploaded, or named (as JSON) on a DICOMweb source of the settings. Without a task,
     the tasks' rules choose one for a DICOM file. `degraded` names specialists or reference cases
-    that were missing. Without the generalist there is no diagnosis: 503, and nothing is stored.
+    that were missing. Without the generalist there is no diagnosis: 503, and nothing is stored; a
+    job waits for it.
     """
     await replies.refuse_repeated_fields(request)
     _refuse_both(form.frame, form.frames)
-    arrival = Arrival(await form.file.read(), form.task, form.frame, form.group)
-    return await _one_or_frames(request, response, serving, arrival, form.frames)
+    sent = Sent(request, response, serving, form, await form.file.read())
+    arrival = Arrival(sent.file, form.task, form.frame, form.group)
+    return await _one_or_frames(sent, arrival, form.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request for diagnoses: the image that it holds, if any, and what it says of it."""
+
+    request: Request
+    response: Response
+    serving: Serving
+    form: JobRequest
+    file: bytes = b""
 
 
 def _refuse_both(frame: int | None, frames: str | None) -> None:
@@ -124,31 +138,39 @@ def _refuse_both(frame: int | None, frames: str | None) -> None:
 
 
 async def _one_or_frames(
-    request: Request, response: Response, serving: Serving, arrival: Arrival, frames: str | None
-) -> DiagnosisResponse | DiagnosesResponse | StreamingResponse:
+    sent: Sent, arrival: Arrival, frames: str | None
+) -> DiagnosisResponse | DiagnosesResponse | Response:
     if frames is None:
-        return await diagnosed(request, response, serving, arrival)
-    wanted = several.frames_of(serving, arrival, frames)
-    return await several.diagnose_all(request, serving, wanted)
+        return await _one(sent, arrival)
+    wanted = several.frames_of(sent.serving, arrival, frames)
+    return await _several(sent, wanted)
 
 
-async def diagnosed(
-    request: Request, response: Response, serving: Serving, arrival: Arrival
-) -> DiagnosisResponse | StreamingResponse:
+async def _one(sent: Sent, arrival: Arrival) -> DiagnosisResponse | Response:
     """The reply to one image; what is wrong with the image is said before a stream begins."""
-    taken = await reception.take_in(serving, arrival)
-    task, id = taken.task, str(uuid4())
-
-    async def work(tell: Tell) -> Diagnosis:
-        return await reception.diagnose(serving, taken, id, tell)
-
-    return await replies.reply(
-        Asking(request, serving, task),
-        response,
-        work,
-        lambda diagnosis: diagnosis_response(diagnosis, task),
-        "get_diagnosis",
+    taken = await reception.take_in(sent.serving, arrival)
+    return await reply(
+        Asking(
+            request=sent.request,
+            response=sent.response,
+            serving=sent.serving,
+            kind="diagnosis",
+            form=sent.form,
+            file=sent.file,
+            evidence_task=taken.task,
+            intake_seconds=taken.seconds,
+            case=lambda id: reception.case_of(id, taken),
+            shape=lambda diagnosis: diagnosis_response(diagnosis, taken.task),
+        )
     )
+
+
+async def _several(sent: Sent, wanted: AsyncIterator[Wanted]) -> DiagnosesResponse:
+    """Several images are answered now, and without a key: one stands for one result."""
+    is_job = prefers_async(sent.request) or sent.form.webhook or sent.form.priority
+    if is_job or idempotency.HEADER in sent.request.headers:
+        raise InvalidInput("a job or an Idempotency-Key is for one image: name one frame")
+    return await several.diagnose_all(sent.request, sent.serving, wanted)
 
 
 @router.get(
@@ -179,6 +201,12 @@ async def get_diagnosis(id: str, request: Request, serving: ServingDep) -> Respo
     task = await replies.known(serving, diagnosis.task)
     body = await asyncio.to_thread(_represented, diagnosis, task, kind)
     return Response(body, media_type=kind, headers={"Vary": "Accept"})
+
+
+async def read_diagnosis(serving: Serving, id: str) -> DiagnosisResponse:
+    """A stored diagnosis on the wire; raises NotFound."""
+    diagnosis = await serving.parts.store.get(Diagnosis, id)
+    return diagnosis_response(diagnosis, await replies.known(serving, diagnosis.task))
 
 
 def _represented(diagnosis: Diagnosis, task: Task | None, kind: str) -> bytes:

@@ -193,3 +193,17 @@ PROBLEM: dict[str, Any] = {
     "detail": "the file is neither DICOM nor an image of a known format",
     "instance": "0b5a3c1f9e6d4a7fb2c8d1e0f3a4b5c6",
 }
+
+JOB: dict[str, Any] = {
+    "id": "6f7c2f0e-3f52-4d0a-9a3a-0f4c6e1d2b3a",
+    "status": "succeeded",
+    "kind": "diagnosis",
+    "task": "cxr-pneumonia",
+    "priority": "medium",
+    "submitted_at": "2026-01-02T03:04:05Z",
+    "started_at": "2026-01-02T03:04:06Z",
+    "ended_at": "2026-01-02T03:04:07Z",
+    "attempts": 1,
+    "result": "/v1/diagnoses/6f7c2f0e-3f52-4d0a-9a3a-0f4c6e1d2b3a",
+    "problem": None,
+}

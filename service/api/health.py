@@ -9,6 +9,7 @@ from enum import StrEnum
 import structlog
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.api import examples, problems
 from service.api.dependencies import Intake, LoadedPanel, Serving, ServingDep
@@ -76,7 +77,9 @@ async def ready(request: Request, serving: ServingDep) -> ReadyResponse | Respon
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
 async def metrics(serving: ServingDep) -> Response:
-    """The Prometheus text format."""
+    """The Prometheus text format; of jobs what is known, where the database does not answer."""
+    with suppress(SQLAlchemyError):
+        await serving.jobs.count()
     return Response(serving.metrics.render(), media_type=METRICS_MEDIA_TYPE)
 
 
@@ -87,7 +90,15 @@ async def _check_all(serving: Serving) -> list[PartResponse]:
         _check("generalist", parts.generalist.check()),
         _check("intake", _decode(parts.intake)),
     )
-    return [*checked, *await _tasks(serving)]
+    return [*checked, await _jobs(serving), *await _tasks(serving)]
+
+
+async def _jobs(serving: Serving) -> PartResponse:
+    """Without jobs cases are still answered at once."""
+    part = await _check("jobs", serving.office.check())
+    if part.status is Status.UNREADY:
+        return part.model_copy(update={"status": Status.DEGRADED})
+    return part
 
 
 async def _decode(intake: Intake) -> None:

@@ -21,10 +21,14 @@ from retrieval.errors import RetrievalError
 from service.api import examples
 from service.api.admission import CallerLeft
 from service.errors import (
+    Conflict,
     GeneralistUnavailable,
     GscoError,
     ImageTooLarge,
     InvalidInput,
+    JobEnded,
+    KeyInUse,
+    KeyReused,
     NotFound,
     Overloaded,
     PromptTooLong,
@@ -90,6 +94,10 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
     ImageTooLarge: Kind(413, "image-too-large", "The image is too large"),
     UnsupportedImage: Kind(422, "unsupported-image", "The image cannot be diagnosed"),
     NotFound: Kind(404, "not-found", "There is no such thing"),
+    Conflict: Kind(409, "conflict", "The request does not go with what is there"),
+    JobEnded: Kind(409, "job-ended", "The job has ended"),
+    KeyInUse: Kind(409, "request-in-progress", "The same request is still being answered"),
+    KeyReused: Kind(422, "idempotency-key-reused", "The idempotency key is another request's"),
     UnknownTask: Kind(422, "unknown-task", "There is no such task"),
     UnknownBackbone: Kind(422, "unknown-specialist", "There is no such specialist"),
     UnknownLabel: Kind(422, "unknown-label", "There is no such label"),
@@ -191,6 +199,11 @@ def kind_of(error: Exception) -> Kind:
     """The kind of an error by its nearest class; those of no kind are internal."""
     kinds = (_OF_ERROR[parent] for parent in type(error).__mro__ if parent in _OF_ERROR)
     return next(kinds, INTERNAL)
+
+
+def kind_named(error: str) -> Kind:
+    """The kind of an error by the name of its class; those of no kind are internal."""
+    return next((kind for one, kind in _OF_ERROR.items() if one.__name__ == error), INTERNAL)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

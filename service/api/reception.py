@@ -1,7 +1,6 @@
 """An image for diagnosis, whichever door it came through: an upload, a source, STOW-RS, C-STORE."""
 
 import hmac
-import time
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from uuid import UUID
@@ -53,9 +52,7 @@ class Taken:
 async def take_in(serving: Serving, arrival: Arrival) -> Taken:
     """The image decoded and its task known; raises what intake raises, and UnknownTask."""
     named = arrival.task and await replies.task_asked_at(serving, ADDRESS, arrival.task)
-    started = time.perf_counter()
-    decoded = await serving.parts.intake.decode(arrival.data, frame=arrival.frame)
-    seconds = time.perf_counter() - started
+    decoded, seconds = await replies.decoded(serving, arrival.data, arrival.frame)
     instance = decoded.instance
     if arrival.study and (instance is None or instance.study_instance_uid != arrival.study):
         raise InvalidInput("the instance is not of the study that was named")
@@ -65,7 +62,7 @@ async def take_in(serving: Serving, arrival: Arrival) -> Taken:
 
 async def diagnose(serving: Serving, taken: Taken, id: str, tell: Tell = nobody) -> Diagnosis:
     """The image's diagnosis, stored and counted."""
-    made = await serving.parts.pipeline.diagnose(_case(id, taken), tell)
+    made = await serving.parts.pipeline.diagnose(case_of(id, taken), tell)
     return replies.counted(serving, made, taken.seconds)
 
 
@@ -101,7 +98,8 @@ def log_failure(error: Exception) -> None:
         log.error("instance not taken", exc_info=error)
 
 
-def _case(id: str, taken: Taken) -> Case:
+def case_of(id: str, taken: Taken) -> Case:
+    """The case of an arrival, under this id."""
     more = {"instance": _instance(taken)}
     return replies.case_of(id, taken.task, taken.decoded, taken.arrival.group, **more)
 

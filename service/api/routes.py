@@ -12,6 +12,7 @@ from service.api import (
     diagnoses,
     explanations,
     health,
+    jobs,
     problems,
     reports,
     stow,
@@ -27,7 +28,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Gives an application the routes of this project; the later middleware is the outer one."""
     # An upload that outgrows its spool would lie in a file of the system's, patient and all.
     MultiPartParser.spool_max_size = settings.max_upload_bytes
-    for module in (diagnoses, reports, answers, explanations, stow, catalogue, health):
+    for module in (diagnoses, reports, answers, jobs, explanations, stow, catalogue, health):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(

@@ -6,6 +6,7 @@ from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import examples
+from service.api.schemas_jobs import JobRequest
 from service.api.shapes import (
     EvidenceResponse,
     LabelledAnswerResponse,
@@ -43,22 +44,25 @@ GROUP = Field(
 )
 
 
-class DiagnosisRequest(BaseModel):
-    """One image and the task it is to be looked at for; the file's name is not kept."""
-
-    model_config = ConfigDict(extra="forbid")
+class CaseRequest(JobRequest):
+    """What every case is asked with; the file's name is not kept."""
 
     file: UploadFile = Field(description="DICOM, PNG, JPEG, TIFF, WebP or BMP")
-    task: str | None = TASK
     frame: int | None = FRAME
-    frames: str | None = FRAMES
     group: str | None = GROUP
 
 
-class DiagnosisReference(BaseModel):
+class DiagnosisRequest(CaseRequest):
+    """One image and the task it is to be looked at for."""
+
+    task: str | None = TASK
+    frames: str | None = FRAMES
+
+
+class DiagnosisReference(JobRequest):
     """What is to be looked at, on a DICOMweb source of the settings: never an address."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.REFERENCE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.REFERENCE]})
 
     source: str = Field(min_length=1, max_length=64, description="its name in the settings")
     study_instance_uid: str = Field(max_length=64)

@@ -3,11 +3,10 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.api import examples
-from service.api.schemas import FRAME, GROUP
+from service.api.schemas import CaseRequest
 from service.api.shapes import (
     EvidenceResponse,
     LabelProbability,
@@ -57,32 +56,22 @@ Choices = Annotated[list[str], Field(max_length=MOST_CHOICES), AfterValidator(_d
 Draft = Annotated[str, Field(max_length=LONGEST_DRAFT)]
 
 
-class ReportRequest(BaseModel):
-    """One image and the report task; the file's name is not kept."""
+class ReportRequest(CaseRequest):
+    """One image and the report task."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    file: UploadFile = Field(description="DICOM, PNG, JPEG, TIFF, WebP or BMP")
     task: str = Field(min_length=1, max_length=64, examples=["phantom-cxr-report"])
-    frame: int | None = FRAME
-    group: str | None = GROUP
     draft: Draft = Field("", description="a report specialist's text, as evidence")
 
 
-class AnswerRequest(BaseModel):
-    """One image and a question about it; the file's name is not kept."""
+class AnswerRequest(CaseRequest):
+    """One image and a question about it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    file: UploadFile = Field(description="DICOM, PNG, JPEG, TIFF, WebP or BMP")
     task: str = Field(min_length=1, max_length=64, examples=["phantom-cxr-questions"])
     question: Question
     choices: Choices = Field(
         default_factory=list,
         description="the permitted answers to a closed question; repeat the field for each",
     )
-    frame: int | None = FRAME
-    group: str | None = GROUP
 
 
 class ReportResponse(BaseModel):

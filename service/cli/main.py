@@ -11,11 +11,13 @@ from sqlalchemy.exc import DBAPIError
 
 from retrieval.errors import RetrievalError
 from service.cli import (
+    batch,
     compare,
     demo,
     evaluate,
     explain,
     generalist,
+    jobs,
     phantoms,
     retrieval,
     serving,
@@ -60,6 +62,7 @@ app.command("serve")(serving.serve)
 app.command("diagnose")(serving.diagnose)
 app.command("report")(serving.report)
 app.command("ask")(serving.ask)
+app.command("batch")(batch.batch)
 app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
@@ -67,6 +70,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(specialists.app, name="specialists")
 app.add_typer(retrieval.app, name="retrieval")
 app.add_typer(generalist.app, name="generalist")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(phantoms.app, name="phantoms")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.database, name="db")

@@ -1,5 +1,7 @@
 """The database: SQLite by default, PostgreSQL in production."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.orm import Session
 
 from service.errors import Misconfigured
 
@@ -31,7 +34,19 @@ def open_engine(url: str) -> Engine:
             parsed, pool_pre_ping=True, hide_parameters=True, connect_args=POSTGRES_LIMITS
         )
     except ImportError as error:
-        raise Misconfigured("PostgreSQL needs the driver: pip install 'psycopg[binary]'") from error
+        raise Misconfigured("PostgreSQL needs the driver: pip install 'gsco[postgres]'") from error
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Session]:
+    """A transaction, committed at the end, that may first read and then write what follows from it.
+
+    On SQLite nobody else writes meanwhile; on PostgreSQL the rows that matter are to be locked.
+    """
+    with Session(engine) as session, session.begin():
+        if engine.dialect.name == "sqlite":
+            session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+        yield session
 
 
 def upgrade(database: Engine | str) -> None:

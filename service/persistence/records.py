@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Index, MetaData, String
+from sqlalchemy import JSON, BigInteger, Boolean, Index, MetaData, SmallInteger, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from retrieval.records import NAMING, UtcDateTime
@@ -53,6 +53,61 @@ class AnswerRecord(_WrittenRecord, Base):
     """One answer to a question."""
 
     __tablename__ = "answers"
+
+
+class JobRecord(Base):
+    """Work that is done once, whoever dies meanwhile: see `service.jobs`.
+
+    `attempts` counts every start and, with `owner`, says whose turn it is; `failures` and
+    `interruptions` count how attempts ended. `place` is the spool that holds what the work needs.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "state", "name", "priority", "created_at"),
+        Index(None, "ended_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    argument: Mapped[dict[str, Any]] = mapped_column(JSON)
+    then: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    retry: Mapped[dict[str, Any]] = mapped_column(JSON)
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    place: Mapped[str | None] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(16))
+    owner: Mapped[str | None] = mapped_column(String(64))
+    attempts: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    interruptions: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    problem: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class WorkerRecord(Base):
+    """A process that works on jobs, and when it was last known to live."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class KeyRecord(Base):
+    """A caller's Idempotency-Key, only as its hash, and what was or is being made under it."""
+
+    __tablename__ = "idempotency_keys"
+
+    key_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    target: Mapped[str] = mapped_column(String(64))
+    owner: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 METADATA = (RetrievalBase.metadata, Base.metadata)

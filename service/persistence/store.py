@@ -57,7 +57,7 @@ class SqlStore:
 
     def _save(self, result: Result) -> None:
         with Session(self._engine) as session, session.begin():
-            session.merge(_record(result))
+            add(session, result)
 
     def _get(self, kind: type[Kept], id: str) -> Kept:
         with Session(self._engine) as session:
@@ -82,6 +82,11 @@ class SqlStore:
         """Reads only: to ask for the right to write would wait behind every writer."""
         with Session(self._engine) as session:
             session.execute(select(DiagnosisRecord.id).limit(1))
+
+
+def add(session: Session, result: Result) -> None:
+    """The result, once the caller's transaction is committed."""
+    session.merge(_record(result))
 
 
 def _find(session: Session, diagnosis_id: str) -> DiagnosisRecord:

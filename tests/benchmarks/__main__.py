@@ -8,6 +8,7 @@ retrieval    1k to 1M reference cases: recall, latency, memory, additions (a qua
 features     pooled against unpooled features, one retriever against all, on real data (minutes)
 index-kinds  flat, inverted lists and graphs on the same vectors (minutes at 100,000)
 burned-in    text printed on real images: found, and found in vain (two minutes)
+jobs         what durable jobs cost, and who goes on when a process dies (two minutes)
 gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
 
@@ -23,6 +24,7 @@ from tests.benchmarks import (
     generalist,
     gradcam,
     index_kinds,
+    jobs,
     panel,
     retrieval,
 )
@@ -67,6 +69,10 @@ def main() -> None:
     prints = chosen.add_parser("burned-in")
     prints.add_argument("--data", type=Path, required=True, help="as of evaluation")
     prints.add_argument("--json", action="store_true")
+    durable = chosen.add_parser("jobs")
+    durable.add_argument("--engine", choices=jobs.ENGINES, default="ours")
+    durable.add_argument("--count", type=int, default=100)
+    durable.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.benchmark == "end-to-end":
         end_to_end.main(options.cases, as_json=options.json)
@@ -82,6 +88,8 @@ def main() -> None:
         features.main(options.home, options.task, options.data, options.split, as_json=options.json)
     elif options.benchmark == "burned-in":
         burned_in.main(options.data, as_json=options.json)
+    elif options.benchmark == "jobs":
+        jobs.main(options.engine, options.count, as_json=options.json)
     elif options.benchmark == "retrieval":
         retrieval.main(options.sizes, options.folder, as_json=options.json)
     else:

@@ -28,7 +28,7 @@ from service.settings import Settings
 
 
 async def test_lives_and_is_ready_once_the_specialists_are_loaded(home: Path) -> None:
-    specialists = FakeSpecialists(load_seconds=0.05)
+    specialists = FakeSpecialists(load_seconds=0.5)
     async with a_service(home, specialists=specialists) as service:
         early_life = await service.client.get("/livez")
         early = await service.client.get("/readyz")

@@ -200,3 +200,34 @@ async def test_without_the_generalist_several_images_are_one_problem(
         reply = await service.client.post("/v1/diagnoses", json=named)
 
     assert problem_of(reply) == "generalist-unavailable"
+
+
+LATER = {"Prefer": "respond-async"}
+
+
+async def test_an_image_of_a_source_is_diagnosed_later_and_once_for_a_key(
+    home: Path, sources: list[dict[str, str]]
+) -> None:
+    named = {"source": "hospital", "study_instance_uid": "1.2.3", "sop_instance_uid": "1.2.3.4.5"}
+    headers = {**LATER, "Idempotency-Key": "one"}
+    async with serving(home, in_sql=True, dicomweb_sources=sources) as service:
+        post = service.client.post
+        first = await post("/v1/diagnoses", json=named, headers=headers)
+        again = await post("/v1/diagnoses", json=named, headers=headers)
+        other = await post("/v1/diagnoses", json={**named, "priority": "low"}, headers=headers)
+        job = await service.ended(first.json()["id"])
+
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.headers["location"] == again.headers["location"]
+    assert problem_of(other) == "idempotency-key-reused"
+    assert (job["status"], job["task"]) == ("succeeded", "cxr-pneumonia")
+
+
+@pytest.mark.parametrize("headers", [LATER, {"Idempotency-Key": "one"}])
+async def test_a_job_and_a_key_are_for_one_image(home: Path, headers: dict[str, str]) -> None:
+    several = {"files": {"file": ("x", dicom(FIVE, **OF_A_CHEST))}, "data": {"frames": "all"}}
+    async with serving(home, in_sql=True) as service:
+        reply = await service.client.post("/v1/diagnoses", headers=headers, **several)
+
+    assert problem_of(reply) == "invalid-input"
+    assert "one image" in reply.json()["detail"]

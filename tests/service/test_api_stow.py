@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from builders import a_task, task_toml
+from databases import a_queue
 from dicom_files import dicom
 from dicomweb_client.api import DICOMwebClient
 from fakes import FakeGeneralist, FakeRetriever, FakeSpecialists, FakeStore
@@ -63,18 +64,20 @@ def answered(reply: httpx.Response) -> Dataset:
 
 def test_independent_client_sends_a_study_and_reads_the_answer(ruled_home: Path) -> None:
     pipeline = Pipeline(FakeSpecialists(), FakeRetriever(), FakeGeneralist(), store := FakeStore())
-    parts = Parts(
-        pipeline,
-        pipeline.specialists,  # type: ignore[arg-type]
-        pipeline.retriever,  # type: ignore[arg-type]
-        pipeline.generalist,  # type: ignore[arg-type]
-        store,
-        Sandbox(Limits()),
-    )
     study = [dcmread(BytesIO(dicom(SOPInstanceUID=f"1.2.9.{n}", **OF_A_CHEST))) for n in (1, 2)]
 
-    with listening(create_app(Settings(home=ruled_home), parts)) as url:
-        answer = DICOMwebClient(f"{url}/dicom-web").store_instances(study)
+    with a_queue(ruled_home) as queue:
+        parts = Parts(
+            pipeline,
+            pipeline.specialists,  # type: ignore[arg-type]
+            pipeline.retriever,  # type: ignore[arg-type]
+            pipeline.generalist,  # type: ignore[arg-type]
+            store,
+            Sandbox(Limits()),
+            queue,
+        )
+        with listening(create_app(Settings(home=ruled_home), parts)) as url:
+            answer = DICOMwebClient(f"{url}/dicom-web").store_instances(study)
 
     taken = [one.ReferencedSOPInstanceUID for one in answer.ReferencedSOPSequence]
     assert taken == ["1.2.9.1", "1.2.9.2"]

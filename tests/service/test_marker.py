@@ -21,6 +21,7 @@ from seeded import MARKER, MARKERS, UID_ROOT, seeded_file
 from serving import Service, a_service
 
 from service import telemetry
+from service.errors import GeneralistUnavailable
 from service.intake.limits import Limits
 from service.intake.sandbox import Sandbox
 from service.persistence.database import open_engine, upgrade
@@ -164,6 +165,21 @@ async def test_nothing_that_a_file_says_of_a_patient_gets_beyond_the_door(
         found = [marker for marker in MARKERS if marker in without_answer(place, text)]
         assert not found, f"{place} repeats {found}"
     assert {Path(path).name for path in opened} <= {"gsco.db", "gsco.db-wal", "gsco.db-shm", "null"}
+
+
+async def test_a_job_that_waits_keeps_nothing_that_its_file_says(
+    home: Path, pacs: Origin, log: io.StringIO, scratch: Path
+) -> None:
+    async with serving(home, pacs, free_port()) as service:
+        service.generalist.failure = GeneralistUnavailable("away")
+        accepted = await service.ask_for_job(seeded_file(LARGE))
+        job = await service.client.get(accepted.headers["location"])
+
+    places = {"job": job.text, "log": log.getvalue()}
+    places |= {f"file {path.name}": contents(path) for path in files_in(home, scratch)}
+    assert [name for name in places if name.endswith(".case")]
+    for place, text in places.items():
+        assert not [marker for marker in MARKERS if marker in text], place
 
 
 def without_answer(place: str, text: str) -> str:

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from builders import a_task, task_toml
+from databases import a_queue
 from dicom_files import dicom
 from fakes import FakeGeneralist, FakeRetriever, FakeSpecialists, FakeStore
 from listening import free_port, listening
@@ -40,11 +41,11 @@ def gsco(home: Path, **settings: Any) -> Iterator[tuple[str, FakeStore]]:
         FakeStore(),
     )
     pipeline = Pipeline(panel, cases, generalist, store)
-    parts = Parts(pipeline, panel, cases, generalist, store, Sandbox(Limits()))
-    with listening(
-        create_app(Settings(home=home, pseudonym_key="secret", **settings), parts)
-    ) as url:
-        yield url, store
+    given = Settings(home=home, pseudonym_key="secret", **settings)
+    with a_queue(home) as queue:
+        parts = Parts(pipeline, panel, cases, generalist, store, Sandbox(Limits()), queue)
+        with listening(create_app(given, parts)) as url:
+            yield url, store
 
 
 @pytest.fixture

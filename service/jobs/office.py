@@ -1,0 +1,95 @@
+"""The jobs of one process: who takes them in, who does them, and who tells of their end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from service.jobs import cases, webhooks
+from service.jobs.cases import CaseJobs, Limits
+from service.jobs.keys import Keys
+from service.jobs.queue import Queue
+from service.jobs.runner import Handler, Lane, Runner
+from service.jobs.spool import Spool
+from service.jobs.webhooks import Webhooks
+from service.pipeline import Pipeline
+from service.telemetry import Metrics
+
+DELIVERIES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an operator decides of jobs; see the settings of the same names."""
+
+    limits: Limits
+    spool: Path
+    workers: int
+    lease_seconds: float
+    webhook_urls: tuple[str, ...] = ()
+    webhook_secrets: tuple[bytes, ...] = ()
+    deliveries: Mapping[str, Handler] = field(default_factory=dict)
+    """Other work that is to be delivered, by name; done beside webhooks."""
+
+
+@dataclass(frozen=True)
+class Office:
+    """What a service needs of its jobs to answer for them."""
+
+    jobs: CaseJobs
+    keys: Keys
+    webhooks: Webhooks
+    runner: Runner
+    spool: Spool
+
+    async def check(self) -> None:
+        """Returns when jobs are taken in and worked on; raises Overloaded with what is wrong."""
+        self.runner.check()
+        await asyncio.to_thread(self.spool.check)
+
+
+@asynccontextmanager
+async def running(
+    terms: Terms,
+    queue: Queue,
+    pipeline: Pipeline,
+    ready: Callable[[], Awaitable[None]],
+    metrics: Metrics,
+) -> AsyncIterator[Office]:
+    """The jobs, worked on until this is left; what is not done then is done by whoever comes next.
+
+    `ready` returns when cases can be answered, and raises while they cannot. Raises OSError where
+    the spool cannot be written.
+    """
+    spool, worker = Spool(terms.spool), uuid4().hex
+    place = await asyncio.to_thread(spool.open)
+    jobs = CaseJobs(queue, spool, place, pipeline, terms.limits, metrics)
+    keys = Keys(queue, worker, terms.lease_seconds)
+    async with webhooks.a_client() as client:
+        hooks = Webhooks(terms.webhook_urls, terms.webhook_secrets, client)
+        runner = Runner(
+            queue,
+            (_answering(jobs, terms.workers, ready), _delivering(hooks, terms.deliveries)),
+            worker=worker,
+            lease_seconds=terms.lease_seconds,
+            place=place,
+            housekeeping=jobs.keep_house,
+        )
+        jobs.stopped_by(runner.stop)
+        try:
+            await runner.start()
+            yield Office(jobs, keys, hooks, runner, spool)
+        finally:
+            await runner.close()
+
+
+def _answering(jobs: CaseJobs, at_once: int, ready: Callable[[], Awaitable[None]]) -> Lane:
+    handlers = dict.fromkeys(cases.CASES, jobs.handle)
+    return Lane(handlers, at_once, cases.judge, ready, jobs.ended)
+
+
+def _delivering(hooks: Webhooks, others: Mapping[str, Handler]) -> Lane:
+    handlers = {webhooks.NAME: hooks.deliver, **others}
+    return Lane(handlers, DELIVERIES_AT_ONCE, webhooks.judge)
