@@ -18,6 +18,10 @@ from service.api.reception import Arrival
 from service.api.tasks import TaskFolder
 from service.calibrated import Calibrated
 from service.generalist import template as templates
+from service.identity import rates
+from service.identity.configured import token_rules
+from service.identity.gate import opened_gate
+from service.identity.rates import Rates
 from service.jobs import office as jobs
 from service.jobs import webhooks
 from service.jobs.cases import Limits
@@ -40,7 +44,10 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     Its lifespan starts the parts and stops them. A part that cannot start stops the start, with
     its own error; specialists are loaded afterwards, in the background.
     """
-    templates.find(settings.prompt_template)  # a bad one stops here, not in the server's start
+    # What is set wrongly stops here, not in the server's start.
+    templates.find(settings.prompt_template)
+    tokens = token_rules(settings)
+    rates.parse(settings.rate_limit)
     terms = _terms(settings)
     if not structlog.is_configured():
         prepare_logging(settings)  # the default would print local variables: images and identifiers
@@ -70,6 +77,8 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
                 metrics=metrics,
                 office=await stack.enter_async_context(office),
                 listening=Admission(cases, metrics.listening, "jobs are heard"),
+                gate=await stack.enter_async_context(opened_gate(tokens, running.keys)),
+                rates=Rates(settings.rate_limit),
                 sources=await stack.enter_async_context(_sources(settings)),
             )
             app.state.serving = serving
@@ -174,7 +183,7 @@ async def _receiving(serving: Serving) -> AsyncIterator[None]:
     from service.pacs.scp import Address, StoreScp
 
     async def receive(data: bytes, task: str, sender: str) -> None:
-        arrival = Arrival(data, task or None, sender=sender)
+        arrival = Arrival(data, task or None, sender=sender, requested_by=f"ae:{sender}")
         try:
             await reception.receive(serving, arrival)
         except Exception as error:
@@ -227,7 +236,9 @@ async def _compose(settings: Settings, stack: AsyncExitStack) -> Parts:
 
 
 def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
+    from service.persistence.keys import SqlKeys
     from service.persistence.store import SqlStore
+    from service.persistence.trail import SqlTrail
 
     template = templates.find(settings.prompt_template)
     engine = _engine(settings, stack)
@@ -252,6 +263,8 @@ def _make_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         store=store,
         intake=_make_intake(settings),
         queue=queue,
+        keys=SqlKeys(engine),
+        trail=SqlTrail(engine),
     )
 
 

@@ -71,7 +71,8 @@ class Case:
     cases of another task, which has labels: `consulted`. `draft` is the report of a report
     specialist; `choices` are the permitted answers to a closed question. `modality` is what a
     DICOM file says of itself (PS3.3 section C.7.3.1.1.1), such as CR; `instance` is for those who
-    write results for the PACS, and no part of the pipeline looks at it.
+    write results for the PACS, and no part of the pipeline looks at it. `requested_by` names who
+    asks: a key, an account or an AE title, never a patient.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Case:
     draft: str = ""
     modality: str | None = None
     instance: Instance | None = field(default=None, repr=False)
+    requested_by: str = ""
 
     @property
     def evidence_task(self) -> Task:
@@ -188,6 +190,7 @@ class Provenance:
     initial_prompt_sha256: str
     arbitration_prompt_sha256: str
     generalist: GeneralistIdentity
+    requested_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

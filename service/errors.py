@@ -11,6 +11,11 @@ GscoError
 │   ├── JobEnded               too late: the job has ended
 │   ├── KeyInUse               the request with this idempotency key is still being answered
 │   └── KeyReused              the idempotency key belongs to another request
+├── Unauthenticated            no credentials, or none that hold
+├── Forbidden                  the caller is known, and may not do this
+├── RateExceeded               the caller asks more than allowed
+├── IssuerUnavailable          whose keys would tell who the caller is
+├── AuditBroken                the audit's chain does not hold
 ├── GeneralistUnavailable      the generalist cannot answer now: nobody answers in its name
 │   └── PromptTooLong          more tokens than its context holds
 ├── SourceUnavailable          a DICOMweb source does not answer, or not as one
@@ -66,6 +71,26 @@ class KeyInUse(Conflict):
 
 class KeyReused(Conflict):
     """The idempotency key belongs to another request."""
+
+
+class Unauthenticated(GscoError):
+    """No credentials, or none that hold."""
+
+
+class Forbidden(GscoError):
+    """The caller is known, and may not do this."""
+
+
+class RateExceeded(GscoError):
+    """The caller asks more than allowed: try again later."""
+
+
+class IssuerUnavailable(GscoError):
+    """The issuer of tokens, whose keys would tell who the caller is, does not answer."""
+
+
+class AuditBroken(GscoError):
+    """The audit's chain does not hold."""
 
 
 class GeneralistUnavailable(GscoError):

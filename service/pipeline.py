@@ -253,6 +253,7 @@ class Pipeline:
             initial_prompt_sha256=prompt.sha256(initial),
             arbitration_prompt_sha256=prompt.sha256(final),
             generalist=self.generalist.identity,
+            requested_by=case.requested_by,
         )
 
 

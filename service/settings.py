@@ -106,6 +106,24 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
 
+    authentication: bool = Field(
+        False, description="callers need an API key, or a token where an issuer is set"
+    )
+    allow_anonymous: bool = Field(
+        False, description="answer everybody on any address: behind a gateway of your own"
+    )
+    rate_limit: str = Field(
+        "600/minute", description="of each caller: a number per second, minute, hour or day"
+    )
+    oidc_issuer: str = Field("", description="of tokens, exactly as they name it; https")
+    oidc_audience: str = Field("", description="what tokens call this service")
+    oidc_jwks_url: str = Field("", description="of the issuer's keys; default: by discovery")
+    oidc_algorithms: Names = Field(("RS256", "ES256"), description="of a token's signature")
+    oidc_roles_claim: str = Field("roles", description="claim, or path, that holds the roles")
+    oidc_roles: Names = Field(
+        (), description="WORD=role for each word of the issuer; default: its words are our roles"
+    )
+
     generalist_engine: Literal["embedded", "vllm"] = "embedded"
     generalist_path: Path = Field(NANO_GENERALIST, description="checkpoint of the embedded engine")
     generalist_adapter: Path | None = Field(
@@ -233,6 +251,18 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}WEBHOOK_URLS: each begins with https:// or http://")
         if not self.webhook_secret.get_secret_value():
             raise ValueError(f"{PREFIX}WEBHOOK_URLS needs {PREFIX}WEBHOOK_SECRET")
+        return self
+
+    @model_validator(mode="after")
+    def _identity_is_one_thing(self) -> Self:
+        if self.authentication and self.allow_anonymous:
+            raise ValueError(f"{PREFIX}AUTHENTICATION and {PREFIX}ALLOW_ANONYMOUS: set one of them")
+        if not self.oidc_issuer:
+            return self
+        if not self.oidc_audience:
+            raise ValueError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}OIDC_AUDIENCE")
+        if not self.authentication:
+            raise ValueError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}AUTHENTICATION=true")
         return self
 
     @property

@@ -12,6 +12,8 @@ from sqlalchemy import Engine
 
 from service.jobs.queue import Queue
 from service.persistence.database import open_engine, upgrade
+from service.persistence.keys import SqlKeys
+from service.persistence.trail import SqlTrail
 
 
 @contextmanager
@@ -37,6 +39,13 @@ def a_queue(folder: Path) -> Iterator[Queue]:
             yield queue
         finally:
             queue.close()
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[tuple[Queue, SqlKeys, SqlTrail]]:
+    """The jobs, the API keys and the audit of the folder's database."""
+    with a_queue(folder) as queue:
+        yield queue, SqlKeys(queue.engine), SqlTrail(queue.engine)
 
 
 @cache

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import httpx
 from builders import png_bytes
-from databases import a_queue
+from databases import kept_in
 from fakes import FakeGeneralist, FakeIntake, FakeRetriever, FakeSpecialists, FakeStore
 from fastapi import FastAPI
+from sqlalchemy import Engine
 from waiting import until_told
 
 from service.api.dependencies import Deliver, Intake, nowhere
@@ -31,6 +32,7 @@ class Service:
     generalist: FakeGeneralist
     store: FakeStore
     intake: Any  # a FakeIntake unless another was given
+    engine: Engine
 
     async def diagnose(
         self, data: bytes | None = None, *, file_name: str = "image.png", **fields: Any
@@ -80,21 +82,23 @@ async def a_service(
 ) -> AsyncIterator[Service]:
     """A service with the tasks of a home folder; every part a willing fake unless given.
 
-    Results are stored in a dictionary, or `in_sql`, where jobs store theirs always.
+    API keys, jobs and the audit are in the home's database; results in a dictionary, or `in_sql`,
+    where jobs store theirs always.
     """
     specialists, retriever = specialists or FakeSpecialists(), retriever or FakeRetriever()
     generalist, intake = generalist or FakeGeneralist(), intake or FakeIntake()
-    with a_queue(home) as queue:
-        store = cast("FakeStore", SqlStore(queue.engine)) if in_sql else store or FakeStore()
+    with kept_in(home) as kept:
+        engine = kept[0].engine
+        store = cast("FakeStore", SqlStore(engine)) if in_sql else store or FakeStore()
         pipeline = Pipeline(specialists, retriever, generalist, store)
-        parts = Parts(pipeline, specialists, retriever, generalist, store, intake, queue, deliver)
+        parts = Parts(pipeline, specialists, retriever, generalist, store, intake, *kept, deliver)
         app = create_app(Settings(home=home, **settings), parts)
         async with app.router.lifespan_context(app), a_client(app) as client:
-            yield Service(app, client, specialists, retriever, generalist, store, intake)
+            yield Service(app, client, specialists, retriever, generalist, store, intake, engine)
 
 
 def a_client(app: FastAPI) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gsco.test")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
 def problem_of(response: httpx.Response) -> str:

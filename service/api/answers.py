@@ -1,10 +1,11 @@
 """Answers to questions about one image."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from service.api import problems, replies
+from service.api.access import caller_of, needs
 from service.api.admission import AdmittedRoute
 from service.api.asking import REPLIES, Asking, Preferences, reply
 from service.api.dependencies import KnownOptions, Serving, ServingDep
@@ -12,6 +13,7 @@ from service.api.diagnoses import ID
 from service.api.schemas_text import AnswerRequest, AnswerResponse, answer_response
 from service.domain import Answer
 from service.errors import NotFound
+from service.identity.caller import Scope
 
 router = APIRouter(
     prefix="/v1/answers",
@@ -26,7 +28,7 @@ router = APIRouter(
     status_code=201,
     summary="Answer a question about an image",
     response_model=AnswerResponse,
-    dependencies=[Depends(replies.multipart_only), Preferences],
+    dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only), Preferences],
     responses=REPLIES,
 )
 async def create_answer(
@@ -42,7 +44,12 @@ async def create_answer(
     await replies.refuse_repeated_fields(request, except_for="choices")
     task = await replies.task_asked_at(serving, router.prefix, form.task)
     other = await replies.consulted(serving, task)
-    asked = {"consulted": other, "question": form.question, "choices": tuple(form.choices)}
+    asked: dict[str, Any] = {
+        "consulted": other,
+        "question": form.question,
+        "choices": tuple(form.choices),
+        "requested_by": caller_of(request).name,
+    }
     file = await form.file.read()
     decoded, seconds = await replies.decoded(serving, file, form.frame)
     return await reply(
@@ -61,15 +68,20 @@ async def create_answer(
     )
 
 
-@router.get("/{id}", summary="Read an answer", responses=problems.responses(404, 422, 500))
-async def get_answer(id: str, serving: ServingDep) -> AnswerResponse:
+@router.get(
+    "/{id}",
+    summary="Read an answer",
+    dependencies=[needs(Scope.READ)],
+    responses=problems.responses(404, 422, 500, 503),
+)
+async def get_answer(id: str, request: Request, serving: ServingDep) -> AnswerResponse:
     """The answer as it was given."""
     if not ID.fullmatch(id):
         raise NotFound(f"no answer {id[:64]!r}")
-    return await read_answer(serving, id)
+    return await read_answer(request, serving, id)
 
 
-async def read_answer(serving: Serving, id: str) -> AnswerResponse:
+async def read_answer(request: Request, serving: Serving, id: str) -> AnswerResponse:
     """A stored answer on the wire; raises NotFound."""
-    answer = await serving.parts.store.get(Answer, id)
+    answer = await replies.read(request, serving, Answer, id)
     return answer_response(answer, await replies.known(serving, answer.consulted))

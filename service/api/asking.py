@@ -150,7 +150,7 @@ async def _again(asking: Asking[Shape], made: Made) -> Shape | Response:
     """What was made under the key, as it is now."""
     if made.kind == _JOB:
         return _accepted(asking, await asking.serving.jobs.find(made.id))
-    result = await asking.serving.parts.store.get(_KINDS[made.kind], made.id)
+    result = await replies.read(asking.request, asking.serving, _KINDS[made.kind], made.id)
     if not events.wanted(asking.request):
         return _told(asking, result)
     final = events.event("final", asking.shape(result).model_dump(mode="json"))

@@ -4,12 +4,14 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from service.api import examples, problems
+from service.api.access import needs
 from service.api.dependencies import KnownOptions, LoadedPanel, LoadedSpecialist, ServingDep
 from service.api.schemas import TaskResponse, TasksResponse, task_response
 from service.api.shapes import Sha256
 from service.errors import NotFound
+from service.identity.caller import Scope
 
-router = APIRouter(prefix="/v1", dependencies=[KnownOptions])
+router = APIRouter(prefix="/v1", dependencies=[needs(Scope.READ), KnownOptions])
 
 
 class SpecialistResponse(BaseModel):

@@ -11,7 +11,10 @@ from fastapi.routing import APIRoute
 from service import ports
 from service.api.admission import Admission
 from service.api.tasks import TaskFolder
+from service.audit.event import Event
 from service.domain import Diagnosis, Instance
+from service.identity.gate import Gate, Keys
+from service.identity.rates import Rates
 from service.intake.deidentify import DicomReferences
 from service.intake.header import Header
 from service.intake.result import IntakeResult
@@ -81,6 +84,12 @@ class Generalist(ports.Generalist, Protocol):
     async def close(self) -> None: ...
 
 
+class Trail(Protocol):
+    """The audit, for what no other change to the database goes with."""
+
+    async def record(self, event: Event) -> None: ...
+
+
 Deliver = Callable[[Diagnosis, Instance, Header], Awaitable[None]]
 """Takes over the diagnosis of an image that a PACS sent, to answer that PACS; durable when it
 returns. The header names the patient: it is for the answer alone. The same diagnosis may come
@@ -103,6 +112,8 @@ class Parts:
     store: ports.Store
     intake: Intake
     queue: Queue
+    keys: Keys
+    trail: Trail
     deliver: Deliver = nowhere
 
 
@@ -118,6 +129,8 @@ class Serving:
     metrics: Metrics
     office: Office
     listening: Admission
+    gate: Gate
+    rates: Rates
     sources: Mapping[str, DicomwebClient] = field(default_factory=dict)
 
     @property

@@ -9,9 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Request, Response
 from starlette.datastructures import Headers
 from starlette.routing import Match
-from starlette.types import Scope
+from starlette.types import Scope as AsgiScope
 
 from service.api import idempotency, negotiation, problems, reception, replies, several
+from service.api.access import caller_of, needs
 from service.api.admission import AdmittedRoute, prefers_async
 from service.api.asking import REPLIES, Asking, Preferences, reply
 from service.api.dependencies import KnownOptions, Serving, ServingDep
@@ -27,6 +28,7 @@ from service.api.schemas_jobs import JobRequest
 from service.api.several import Wanted
 from service.domain import Diagnosis
 from service.errors import InvalidInput, NotFound
+from service.identity.caller import Scope
 from service.pacs.client import Reference
 from specialists.task import Task
 
@@ -46,7 +48,7 @@ router = APIRouter(
 class _JsonRoute(AdmittedRoute):
     """The same address for bodies in JSON; others are left to the route after it."""
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+    def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
         content_type = Headers(scope=scope).get("content-type", "") if "headers" in scope else ""
         if content_type.split(";")[0].strip().lower() != JSON:
             return Match.NONE, {}
@@ -62,7 +64,8 @@ async def diagnose_referenced(
         known = ", ".join(serving.sources) or "none"
         raise InvalidInput(f"no such source; those of the settings: {known}")
     sent = Sent(request, response, serving, reference)
-    about = Arrival(b"", reference.task, reference.frame, reference.group, client.name)
+    asked = reference.task, reference.frame, reference.group, client.name
+    about = Arrival(b"", *asked, requested_by=caller_of(request).name)
     _refuse_both(reference.frame, reference.frames)
     study, instance = reference.study_instance_uid, reference.sop_instance_uid
     found = await client.instances(Reference(study, reference.series_instance_uid, instance))
@@ -83,7 +86,7 @@ router.routes.append(
         status_code=201,
         response_model=DiagnosisResponse | DiagnosesResponse,
         include_in_schema=False,  # described with the next one: an address has one description
-        dependencies=[KnownOptions],
+        dependencies=[needs(Scope.SUBMIT), KnownOptions],
     )
 )
 
@@ -93,7 +96,7 @@ router.routes.append(
     status_code=201,
     summary="Diagnose an image",
     response_model=DiagnosisResponse | DiagnosesResponse,
-    dependencies=[Depends(replies.multipart_only), Preferences],
+    dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only), Preferences],
     responses={**REPLIES, **problems.responses(404)},
     openapi_extra={
         "requestBody": {
@@ -117,7 +120,8 @@ async def create_diagnosis(
     await replies.refuse_repeated_fields(request)
     _refuse_both(form.frame, form.frames)
     sent = Sent(request, response, serving, form, await form.file.read())
-    arrival = Arrival(sent.file, form.task, form.frame, form.group)
+    asked = form.task, form.frame, form.group
+    arrival = Arrival(sent.file, *asked, requested_by=caller_of(request).name)
     return await _one_or_frames(sent, arrival, form.frames)
 
 
@@ -177,6 +181,7 @@ async def _several(sent: Sent, wanted: AsyncIterator[Wanted]) -> DiagnosesRespon
     "/{id}",
     summary="Read a diagnosis",
     response_model=DiagnosisResponse,
+    dependencies=[needs(Scope.READ)],
     responses={
         200: {
             "description": "The diagnosis as it was made, represented as `Accept` asks",
@@ -185,7 +190,7 @@ async def _several(sent: Sent, wanted: AsyncIterator[Wanted]) -> DiagnosesRespon
                 FHIR: {"schema": {"type": "object"}},
             },
         },
-        **problems.responses(404, 406, 422, 500),
+        **problems.responses(404, 406, 422, 500, 503),
     },
 )
 async def get_diagnosis(id: str, request: Request, serving: ServingDep) -> Response:
@@ -197,15 +202,15 @@ async def get_diagnosis(id: str, request: Request, serving: ServingDep) -> Respo
     kind = negotiation.best(request.headers.get("accept", ""), (JSON, DICOM, FHIR), _EITHER)
     if not ID.fullmatch(id):
         raise NotFound(f"no diagnosis {id[:64]!r}")
-    diagnosis = await serving.parts.store.get(Diagnosis, id)
+    diagnosis = await replies.read(request, serving, Diagnosis, id)
     task = await replies.known(serving, diagnosis.task)
     body = await asyncio.to_thread(_represented, diagnosis, task, kind)
     return Response(body, media_type=kind, headers={"Vary": "Accept"})
 
 
-async def read_diagnosis(serving: Serving, id: str) -> DiagnosisResponse:
+async def read_diagnosis(request: Request, serving: Serving, id: str) -> DiagnosisResponse:
     """A stored diagnosis on the wire; raises NotFound."""
-    diagnosis = await serving.parts.store.get(Diagnosis, id)
+    diagnosis = await replies.read(request, serving, Diagnosis, id)
     return diagnosis_response(diagnosis, await replies.known(serving, diagnosis.task))
 
 

@@ -10,12 +10,15 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import examples, negotiation, problems, replies
+from service.api.access import needs
 from service.api.admission import AdmittedRoute, unless_abandoned
 from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.schemas import FRAME
 from service.api.shapes import Sha256
+from service.audit.event import Action
 from service.domain import INTENDED_USE
 from service.errors import InvalidInput
+from service.identity.caller import Scope
 from service.intake.result import IntakeResult
 from specialists.overlay import enlarge, overlay, within
 from specialists.prediction import Explanation, Pixels
@@ -74,7 +77,7 @@ class ExplanationResponse(BaseModel):
     "",
     summary="Show where a specialist looked",
     response_model=ExplanationResponse,
-    dependencies=[Depends(replies.multipart_only)],
+    dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only)],
     responses={
         200: {
             "description": "The image with the heat over it, or by `Accept` the map as numbers",
@@ -104,6 +107,10 @@ async def create_explanation(
 
     with serving.admission.enter():
         decoded, made = await unless_abandoned(request, work())
+        weights = {made.specialist: made.weights_sha256}
+        await replies.record(
+            request, serving, Action.EXPLAINED, "task", task.name, specialists=weights
+        )
         headers = {"Vary": "Accept"}
         if kind == JSON:
             body = _document(task, decoded, made).model_dump_json()

@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.api import examples, problems
+from service.api.access import PUBLIC, needs
 from service.api.dependencies import Intake, LoadedPanel, Serving, ServingDep
 from service.errors import GscoError, Overloaded
+from service.identity.caller import Scope
 from service.telemetry import METRICS_MEDIA_TYPE
 
 CHECK_SECONDS = 5.0
@@ -51,7 +53,7 @@ class LiveResponse(BaseModel):
     status: str = "alive"
 
 
-@router.get("/livez", summary="Is the process alive?")
+@router.get("/livez", summary="Is the process alive?", dependencies=[PUBLIC])
 async def live() -> LiveResponse:
     """Answers as long as the event loop turns; looks at no part."""
     return LiveResponse()
@@ -61,6 +63,7 @@ async def live() -> LiveResponse:
     "/readyz",
     summary="Can the service diagnose?",
     response_model=ReadyResponse,
+    dependencies=[PUBLIC],
     responses=problems.responses(500, 503),
 )
 async def ready(request: Request, serving: ServingDep) -> ReadyResponse | Response:
@@ -75,7 +78,12 @@ async def ready(request: Request, serving: ServingDep) -> ReadyResponse | Respon
     return ReadyResponse(status=Status.READY if all_ready else Status.DEGRADED, parts=parts)
 
 
-@router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    dependencies=[needs(Scope.METRICS)],
+)
 async def metrics(serving: ServingDep) -> Response:
     """The Prometheus text format; of jobs what is known, where the database does not answer."""
     with suppress(SQLAlchemyError):

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from service.api.access import caller_of
 from service.api.dependencies import Serving
 from service.jobs import keys
 from service.jobs.keys import Key
@@ -32,7 +33,8 @@ async def key_of(request: Request, address: str, form: BaseModel, file: bytes) -
     if named is None:
         raise HTTPException(400, f"{HEADER} is one string of 1 to 255 printable characters.")
     fingerprint = await asyncio.to_thread(_fingerprint, form, file)
-    return keys.key_of(address, named[1] or named[2], fingerprint)
+    caller = caller_of(request).name
+    return keys.key_of(caller, address, named[1] or named[2], fingerprint)
 
 
 @asynccontextmanager

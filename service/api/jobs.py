@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.api import events, problems, replies
+from service.api.access import needs
 from service.api.answers import read_answer
 from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.diagnoses import ID, read_diagnosis
@@ -14,6 +15,7 @@ from service.api.events import EVENT_STREAM
 from service.api.reports import read_report
 from service.api.schemas_jobs import JobResponse, job_response
 from service.errors import NotFound
+from service.identity.caller import Scope
 from service.jobs.job import Job, State
 from service.jobs.stages import END, Listener, Stage
 from specialists.task import Task
@@ -29,6 +31,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[KnownOptions]
     "/{id}",
     summary="Read how a job stands",
     response_model=JobResponse,
+    dependencies=[needs(Scope.READ)],
     responses={
         200: {
             "headers": {"Retry-After": {"schema": {"type": "integer"}}},
@@ -60,7 +63,10 @@ async def get_job(
 
 
 @router.delete(
-    "/{id}", summary="Cancel a job", responses=problems.responses(404, 409, 422, 500, 503)
+    "/{id}",
+    summary="Cancel a job",
+    dependencies=[needs(Scope.SUBMIT)],
+    responses=problems.responses(404, 409, 422, 500, 503),
 )
 async def cancel_job(id: str, request: Request, serving: ServingDep) -> JobResponse:
     """It ends at once, waiting or running, and nothing is stored of it; too late is 409."""
@@ -102,7 +108,7 @@ async def _course(request: Request, serving: Serving, job: Job) -> AsyncIterator
             spoken = time.monotonic()
             yield events.KEEP_ALIVE
     if job.state is State.SUCCEEDED:
-        made = await _READ[job.name](serving, job.id)
+        made = await _READ[job.name](request, serving, job.id)
         yield events.event("final", made.model_dump(mode="json"))
 
 

@@ -22,17 +22,21 @@ from service.api import examples
 from service.api.admission import CallerLeft
 from service.errors import (
     Conflict,
+    Forbidden,
     GeneralistUnavailable,
     GscoError,
     ImageTooLarge,
     InvalidInput,
+    IssuerUnavailable,
     JobEnded,
     KeyInUse,
     KeyReused,
     NotFound,
     Overloaded,
     PromptTooLong,
+    RateExceeded,
     SourceUnavailable,
+    Unauthenticated,
     UnparsableAnswer,
     UnreadableImage,
     UnsupportedImage,
@@ -98,6 +102,10 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
     JobEnded: Kind(409, "job-ended", "The job has ended"),
     KeyInUse: Kind(409, "request-in-progress", "The same request is still being answered"),
     KeyReused: Kind(422, "idempotency-key-reused", "The idempotency key is another request's"),
+    Unauthenticated: Kind(401, "unauthenticated", "The caller is not known"),
+    Forbidden: Kind(403, "forbidden", "The caller may not do this"),
+    RateExceeded: Kind(429, "rate-exceeded", "The caller asks more than allowed"),
+    IssuerUnavailable: Kind(503, "issuer-unavailable", "Tokens cannot be checked now"),
     UnknownTask: Kind(422, "unknown-task", "There is no such task"),
     UnknownBackbone: Kind(422, "unknown-specialist", "There is no such specialist"),
     UnknownLabel: Kind(422, "unknown-label", "There is no such label"),
@@ -112,6 +120,9 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
 }
 _NOTHING_STORED = "Nothing was stored; try again later."
 _OF_DATABASE = (OperationalError, InterfaceError, PoolTimeout)
+ANSWERED = (GscoError, HTTPException, *_OF_DATABASE)
+"""What `answer` answers, where the application itself is not reached."""
+
 _OF_STATUS: Mapping[int, Kind] = {
     400: Kind(400, "malformed-request", "The request cannot be read"),
     404: Kind(404, "no-such-address", "There is nothing at this address"),
@@ -130,11 +141,8 @@ _DETAILS: Mapping[int, str] = {
 
 def install(app: FastAPI) -> None:
     """Answers every error of the application with a problem document."""
-    for error in (GscoError, SpecialistsError, RetrievalError, CallerLeft):
-        app.add_exception_handler(error, _answer_ours)
-    for refusal in _OF_DATABASE:
-        app.add_exception_handler(refusal, _answer_database)
-    app.add_exception_handler(HTTPException, _answer_http)
+    for error in (*ANSWERED, SpecialistsError, RetrievalError, CallerLeft):
+        app.add_exception_handler(error, _answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
 
 
@@ -148,7 +156,7 @@ def respond(
 ) -> JSONResponse:
     """One problem document; `members` are further fields of it."""
     body = document(request, kind, detail, **members)
-    all_headers = {**_retry(request, kind), **(headers or {})}
+    all_headers = {**_retry(request, kind), **_challenge(request, kind), **(headers or {})}
     return JSONResponse(body, kind.status, headers=all_headers, media_type=MEDIA_TYPE)
 
 
@@ -176,6 +184,20 @@ def told_in_stream(request: Request, error: Exception) -> dict[str, Any]:
         return document(request, INTERNAL, _DETAILS[500])
     _log_ours(kind, error)
     return document(request, kind, str(error) or kind.title)
+
+
+def answer(request: Request, error: Exception) -> JSONResponse:
+    """The answer to an error; one of no kind is raised."""
+    if isinstance(error, HTTPException):
+        return _of_http(request, error)
+    if isinstance(error, _OF_DATABASE):
+        return _of_database(request, error)
+    return _of_ours(request, error)
+
+
+def no_such_address() -> HTTPException:
+    """Raised where no route has the address."""
+    return HTTPException(404)
 
 
 def respond_unexpected(request: Request) -> JSONResponse:
@@ -218,7 +240,11 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    return answer(request, error)
+
+
+def _of_ours(request: Request, error: Exception) -> JSONResponse:
     kind = kind_of(error)
     if kind is INTERNAL:
         raise error
@@ -226,7 +252,7 @@ async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
     return respond(request, kind, str(error) or kind.title)
 
 
-async def _answer_database(request: Request, error: Exception) -> JSONResponse:
+def _of_database(request: Request, error: Exception) -> JSONResponse:
     _log_database(error)
     return respond(request, NO_DATABASE, _NOTHING_STORED)
 
@@ -242,8 +268,7 @@ def _log_database(error: Exception) -> None:
     log.error("the database does not answer", exc_info=error)
 
 
-async def _answer_http(request: Request, error: Exception) -> JSONResponse:
-    error = cast(HTTPException, error)
+def _of_http(request: Request, error: HTTPException) -> JSONResponse:
     unnamed = Kind(error.status_code, f"http-{error.status_code}", "The request failed")
     kind = _OF_STATUS.get(error.status_code, unnamed)
     detail = _DETAILS.get(error.status_code, str(error.detail))
@@ -267,6 +292,14 @@ def _message(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         return "is not known here"
     return "must be a file" if text.startswith("Expected UploadFile") else text
+
+
+def _challenge(request: Request, kind: Kind) -> dict[str, str]:
+    """What the caller should come with (RFC 6750 section 3)."""
+    reason = {401: "invalid_token", 403: "insufficient_scope"}.get(kind.status)
+    if reason is not None and "authorization" in request.headers:
+        return {"WWW-Authenticate": f'Bearer realm="gsco", error="{reason}"'}
+    return {"WWW-Authenticate": 'Bearer realm="gsco"'} if kind.status == 401 else {}
 
 
 def _retry(request: Request, kind: Kind) -> dict[str, str]:

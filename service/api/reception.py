@@ -28,7 +28,8 @@ class Arrival:
     """The bytes of one image, and what whoever sent them said of it.
 
     Without a `task` one is chosen by the tasks' rules. `sender` is an AE title, or the name of a
-    DICOMweb source; `study` the one that the image was said to belong to.
+    DICOMweb source; `study` the one that the image was said to belong to. `requested_by` is who
+    handed it over, for the audit.
     """
 
     data: bytes = field(repr=False)
@@ -37,6 +38,7 @@ class Arrival:
     group: str | None = None
     sender: str | None = None
     study: str | None = field(default=None, repr=False)
+    requested_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,9 @@ def log_failure(error: Exception) -> None:
 
 def case_of(id: str, taken: Taken) -> Case:
     """The case of an arrival, under this id."""
-    more = {"instance": _instance(taken)}
-    return replies.case_of(id, taken.task, taken.decoded, taken.arrival.group, **more)
+    arrival = taken.arrival
+    more = {"instance": _instance(taken), "requested_by": arrival.requested_by}
+    return replies.case_of(id, taken.task, taken.decoded, arrival.group, **more)
 
 
 def _instance(taken: Taken) -> Instance | None:

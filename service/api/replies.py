@@ -7,7 +7,9 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from service.api.access import caller_of
 from service.api.dependencies import Serving
+from service.audit.event import KINDS, Action, Event
 from service.domain import Case, Result
 from service.errors import InvalidInput
 from service.intake.result import IntakeResult
@@ -48,6 +50,28 @@ async def known(serving: Serving, name: str | None) -> Task | None:
         return await serving.tasks.find(name) if name else None
     except UnknownTask:
         return None
+
+
+async def read(request: Request, serving: Serving, kind: type[Made], id: str) -> Made:
+    """A stored result; that it was read is recorded before anybody sees it. Raises NotFound."""
+    found = await serving.parts.store.get(kind, id)
+    await record(request, serving, Action.READ, KINDS[kind], id)
+    return found
+
+
+async def record(
+    request: Request, serving: Serving, action: Action, kind: str, id: str, **details: Any
+) -> None:
+    """Tells the audit what this request's caller did."""
+    event = Event(
+        action,
+        caller_of(request).name,
+        kind,
+        id,
+        request_id=request.state.request_id,
+        details=details,
+    )
+    await serving.parts.trail.record(event)
 
 
 async def decoded(

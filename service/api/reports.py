@@ -1,10 +1,11 @@
 """Draft reports: written from one image, and read again by their id."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from service.api import problems, replies
+from service.api.access import caller_of, needs
 from service.api.admission import AdmittedRoute
 from service.api.asking import REPLIES, Asking, Preferences, reply
 from service.api.dependencies import KnownOptions, Serving, ServingDep
@@ -12,6 +13,7 @@ from service.api.diagnoses import ID
 from service.api.schemas_text import ReportRequest, ReportResponse, report_response
 from service.domain import Report
 from service.errors import NotFound
+from service.identity.caller import Scope
 
 router = APIRouter(
     prefix="/v1/reports",
@@ -26,7 +28,7 @@ router = APIRouter(
     status_code=201,
     summary="Draft a report",
     response_model=ReportResponse,
-    dependencies=[Depends(replies.multipart_only), Preferences],
+    dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only), Preferences],
     responses=REPLIES,
 )
 async def create_report(
@@ -43,7 +45,11 @@ async def create_report(
     await replies.refuse_repeated_fields(request)
     task = await replies.task_asked_at(serving, router.prefix, form.task)
     other = await replies.consulted(serving, task)
-    more = {"consulted": other, "draft": form.draft.strip()}
+    asked: dict[str, Any] = {
+        "consulted": other,
+        "draft": form.draft.strip(),
+        "requested_by": caller_of(request).name,
+    }
     file = await form.file.read()
     decoded, seconds = await replies.decoded(serving, file, form.frame)
     return await reply(
@@ -56,21 +62,26 @@ async def create_report(
             file=file,
             evidence_task=other or task,
             intake_seconds=seconds,
-            case=lambda id: replies.case_of(id, task, decoded, form.group, **more),
+            case=lambda id: replies.case_of(id, task, decoded, form.group, **asked),
             shape=lambda report: report_response(report, other),
         )
     )
 
 
-@router.get("/{id}", summary="Read a report", responses=problems.responses(404, 422, 500))
-async def get_report(id: str, serving: ServingDep) -> ReportResponse:
+@router.get(
+    "/{id}",
+    summary="Read a report",
+    dependencies=[needs(Scope.READ)],
+    responses=problems.responses(404, 422, 500, 503),
+)
+async def get_report(id: str, request: Request, serving: ServingDep) -> ReportResponse:
     """The report as it was drafted."""
     if not ID.fullmatch(id):
         raise NotFound(f"no report {id[:64]!r}")
-    return await read_report(serving, id)
+    return await read_report(request, serving, id)
 
 
-async def read_report(serving: Serving, id: str) -> ReportResponse:
+async def read_report(request: Request, serving: Serving, id: str) -> ReportResponse:
     """A stored report on the wire; raises NotFound."""
-    report = await serving.parts.store.get(Report, id)
+    report = await replies.read(request, serving, Report, id)
     return report_response(report, await replies.known(serving, report.consulted))

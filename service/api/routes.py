@@ -1,5 +1,6 @@
 """The HTTP edge as a whole: routes, what surrounds them, and the OpenAPI document."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from service.api import (
     reports,
     stow,
 )
+from service.api.guard import Guard
 from service.api.middleware import LimitBody, Observe
 from service.api.schemas import DiagnosisReference
 from service.domain import INTENDED_USE
@@ -36,6 +38,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         limit_bytes=settings.max_upload_bytes,
         of_prefix={stow.PREFIX: settings.stow_max_bytes},
     )
+    app.add_middleware(Guard, application=app, settings=settings)
     app.add_middleware(Observe, metrics=metrics)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
 
@@ -52,4 +55,13 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas = app.openapi_schema["components"]["schemas"]
         schemas["ProblemResponse"] = problems.ProblemResponse.model_json_schema()
         schemas["DiagnosisReference"] = DiagnosisReference.model_json_schema()
+        for operation in _guarded(app.openapi_schema):
+            for status, told in problems.responses(401, 403, 429, 503).items():
+                operation["responses"].setdefault(str(status), told)
     return app.openapi_schema
+
+
+def _guarded(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The operations that ask who calls."""
+    for path in document["paths"].values():
+        yield from (operation for operation in path.values() if operation.get("security"))

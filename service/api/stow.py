@@ -11,10 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service.api import problems, reception, replies
+from service.api.access import caller_of, needs
 from service.api.admission import AdmittedRoute, CallerLeft
 from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.reception import Arrival
 from service.errors import ImageTooLarge, InvalidInput, Overloaded
+from service.identity.caller import Scope
 from service.intake.deidentify import DicomReferences, is_uid
 from service.pacs import multipart
 from service.pacs.status import SUCCESS, Status, status_of
@@ -40,7 +42,7 @@ def _acceptable(request: Request) -> None:
 router = APIRouter(
     prefix=PREFIX,
     tags=["DICOMweb"],
-    dependencies=[KnownOptions, Depends(_acceptable)],
+    dependencies=[needs(Scope.SUBMIT), KnownOptions, Depends(_acceptable)],
     route_class=AdmittedRoute,
 )
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -81,7 +83,7 @@ async def _store(
 ) -> Response:
     if study is not None and not is_uid(study):
         raise InvalidInput("the study in the address is not a DICOM unique identifier")
-    about = Arrival(b"", task=task, study=study)
+    about = Arrival(b"", task=task, study=study, requested_by=caller_of(request).name)
     with serving.receiving.enter():
         stored = await _all(serving, about, _parts(request, serving))
     if not stored:

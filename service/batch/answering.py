@@ -23,6 +23,7 @@ from service.api.schemas_text import answer_response, report_response
 from service.batch.manifest import Row, row_of
 from service.domain import Answer, Case, Diagnosis, Result
 from service.errors import GscoError, InvalidInput, UnreadableImage
+from service.identity.caller import local_name
 from service.intake.result import IntakeResult
 from service.jobs.cases import NAMES, answered, judge
 from service.jobs.job import Retry
@@ -132,9 +133,14 @@ def _case(cohort: Cohort, row: Row, decoded: IntakeResult) -> Case:
     """Its id follows from the row and the image: what is answered twice is stored once."""
     task = cohort.tasks[row.task]
     id = str(uuid5(NAMESPACE_OID, f"gsco:{row.sha256}:{decoded.image.sha256}"))
-    more = {"question": row.question, "choices": row.choices, "draft": row.draft}
-    other = cohort.tasks.get(task.consults)
-    return replies.case_of(id, task, decoded, row.group, consulted=other, **more)
+    asked: dict[str, Any] = {
+        "consulted": cohort.tasks.get(task.consults),
+        "question": row.question,
+        "choices": row.choices,
+        "draft": row.draft,
+        "requested_by": local_name(),
+    }
+    return replies.case_of(id, task, decoded, row.group, **asked)
 
 
 def _document(cohort: Cohort, made: Result) -> dict[str, Any]:

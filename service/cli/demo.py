@@ -14,6 +14,7 @@ from service import app as composition
 from service.cli import diagnosis_view, output, text_view
 from service.demo import show
 from service.errors import GscoError, Misconfigured
+from service.identity.configured import refuse_exposure
 from service.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS = 60
@@ -28,6 +29,9 @@ def demo(
     from service.demo import home  # torch is slow to import, and most verbs do without
 
     settings: Settings = context.obj
+    if settings.authentication:
+        raise Misconfigured("the demo asks as nobody: unset GSCO_AUTHENTICATION, or `gsco serve`")
+    refuse_exposure(settings, settings.host)
     with output.progress() as bar:
         row = bar.add_task("preparing the home folder", total=None)
         home.prepare(settings, lambda task: bar.update(row, description=f"preparing {task}"))

@@ -11,13 +11,16 @@ from sqlalchemy.exc import DBAPIError
 
 from retrieval.errors import RetrievalError
 from service.cli import (
+    audit,
     batch,
     compare,
     demo,
+    erase,
     evaluate,
     explain,
     generalist,
     jobs,
+    keys,
     phantoms,
     retrieval,
     serving,
@@ -26,7 +29,7 @@ from service.cli import (
     tasks,
 )
 from service.cli.output import messages
-from service.errors import GscoError, Misconfigured
+from service.errors import GscoError, Misconfigured, NotFound
 from service.settings import read_settings
 from specialists.errors import (
     InvalidDataset,
@@ -48,6 +51,7 @@ WRONG_USE = (
     InvalidRecipe,
     SpecialistRefused,
     Misconfigured,
+    NotFound,
 )
 
 app = typer.Typer(
@@ -66,6 +70,7 @@ app.command("batch")(batch.batch)
 app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("erase")(erase.erase)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(specialists.app, name="specialists")
 app.add_typer(retrieval.app, name="retrieval")
@@ -74,6 +79,8 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(phantoms.app, name="phantoms")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.database, name="db")
+app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 
 
 @app.callback()

@@ -19,6 +19,8 @@ from service.cli import diagnosis_view, output, result_files, text_view
 from service.cli.result_files import Look
 from service.domain import Answer, Case, Diagnosis, Report, Result
 from service.errors import InvalidInput, Misconfigured, UnreadableImage
+from service.identity.caller import local_name
+from service.identity.configured import refuse_exposure
 from service.settings import Settings
 from specialists import task as tasks
 from specialists.task import Task, TaskKind
@@ -50,9 +52,11 @@ def serve(
 ) -> None:
     """Serve the REST API; /openapi.json describes it."""
     settings: Settings = context.obj
+    address = settings.host if host is None else host
+    refuse_exposure(settings, address)
     uvicorn.run(
         composition.create_app(settings),
-        host=host or settings.host,
+        host=address,
         port=settings.port if port is None else port,
         log_config=None,
         access_log=False,
@@ -198,5 +202,13 @@ async def _run(
     async with composition.running_parts(settings) as parts:
         decoded = await parts.intake.decode(data, frame=frame)
         claimed = said_by(decoded)
-        case = Case(str(uuid4()), task, decoded.image, decoded.group, modality=claimed, **more)
+        case = Case(
+            str(uuid4()),
+            task,
+            decoded.image,
+            decoded.group,
+            modality=claimed,
+            requested_by=local_name(),
+            **more,
+        )
         return await work(parts, Look(case, data, decoded))

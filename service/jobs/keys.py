@@ -38,9 +38,9 @@ class Made:
     is_ready: bool
 
 
-def key_of(address: str, name: str, fingerprint: str) -> Key:
-    """The key of a request to an address: the same name elsewhere is another key."""
-    return Key(hashlib.sha256(f"{address}\0{name}".encode()).hexdigest(), fingerprint)
+def key_of(caller: str, address: str, name: str, fingerprint: str) -> Key:
+    """The key of a caller's request: the same name of another, or elsewhere, is another key."""
+    return Key(hashlib.sha256(f"{caller}\0{address}\0{name}".encode()).hexdigest(), fingerprint)
 
 
 class Keys:

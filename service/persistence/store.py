@@ -7,9 +7,10 @@ from typing import Any, cast
 from sqlalchemy import Engine, select, tuple_
 from sqlalchemy.orm import Session
 
+from service.audit import event as audit
 from service.domain import Answer, Diagnosis, Report, Result
 from service.errors import NotFound
-from service.persistence import codec
+from service.persistence import codec, trail
 from service.persistence.codec import Kept
 from service.persistence.records import AnswerRecord, DiagnosisRecord, ReportRecord
 
@@ -17,7 +18,7 @@ LONGEST_PAGE = 500
 
 Record = DiagnosisRecord | ReportRecord | AnswerRecord
 
-_RECORDS: Mapping[type[Result], type[Record]] = {
+RECORDS: Mapping[type[Result], type[Record]] = {
     Diagnosis: DiagnosisRecord,
     Report: ReportRecord,
     Answer: AnswerRecord,
@@ -61,7 +62,7 @@ class SqlStore:
 
     def _get(self, kind: type[Kept], id: str) -> Kept:
         with Session(self._engine) as session:
-            record = session.get(_record_of(kind), id)
+            record = session.get(record_of(kind), id)
             if record is None:
                 raise NotFound(f"no {kind.__name__.lower()} {id[:80]!r}")
             return codec.decode(kind, record.document)
@@ -85,8 +86,13 @@ class SqlStore:
 
 
 def add(session: Session, result: Result) -> None:
-    """The result, once the caller's transaction is committed."""
-    session.merge(_record(result))
+    """The result and that it was made, once the caller's transaction is committed.
+
+    The last thing in a transaction: see `trail.append`.
+    """
+    record = session.merge(_record(result))
+    session.flush()
+    trail.append(session, audit.created(result, record.document))
 
 
 def _find(session: Session, diagnosis_id: str) -> DiagnosisRecord:
@@ -96,9 +102,9 @@ def _find(session: Session, diagnosis_id: str) -> DiagnosisRecord:
     return record
 
 
-def _record_of(kind: type[Any]) -> type[DiagnosisRecord]:
-    """Its columns `id` and `document` are what the records of all kinds have."""
-    return cast("type[DiagnosisRecord]", _RECORDS[kind])
+def record_of(kind: type[Any]) -> type[DiagnosisRecord]:
+    """The table of a kind of result; what a diagnosis has and others have not is not to be used."""
+    return cast("type[DiagnosisRecord]", RECORDS[kind])
 
 
 def _record(result: Result) -> Record:
@@ -112,4 +118,4 @@ def _record(result: Result) -> Record:
     }
     if isinstance(result, Diagnosis):
         fields["labels"] = list(result.final.labels)
-    return _RECORDS[type(result)](**fields)
+    return RECORDS[type(result)](**fields)

@@ -9,6 +9,7 @@ features     pooled against unpooled features, one retriever against all, on rea
 index-kinds  flat, inverted lists and graphs on the same vectors (minutes at 100,000)
 burned-in    text printed on real images: found, and found in vain (two minutes)
 jobs         what durable jobs cost, and who goes on when a process dies (two minutes)
+audit        what recording an event costs, and checking many (seconds)
 gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from specialists.catalogue import Scale
 from tests.benchmarks import (
+    audit,
     burned_in,
     end_to_end,
     evaluation,
@@ -73,6 +75,10 @@ def main() -> None:
     durable.add_argument("--engine", choices=jobs.ENGINES, default="ours")
     durable.add_argument("--count", type=int, default=100)
     durable.add_argument("--json", action="store_true")
+    costs = chosen.add_parser("audit")
+    costs.add_argument("--events", type=int, default=300)
+    costs.add_argument("--database", help="URL of an empty one; default: SQLite, gone afterwards")
+    costs.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.benchmark == "end-to-end":
         end_to_end.main(options.cases, as_json=options.json)
@@ -90,6 +96,8 @@ def main() -> None:
         burned_in.main(options.data, as_json=options.json)
     elif options.benchmark == "jobs":
         jobs.main(options.engine, options.count, as_json=options.json)
+    elif options.benchmark == "audit":
+        audit.main(options.events, options.database, as_json=options.json)
     elif options.benchmark == "retrieval":
         retrieval.main(options.sizes, options.folder, as_json=options.json)
     else:

@@ -52,7 +52,7 @@ async def a_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     async with app.router.lifespan_context(app):
         await app.state.serving.tasks.loaded()
         async with httpx.AsyncClient(
-            transport=transport, base_url="http://gsco.test", timeout=60
+            transport=transport, base_url="http://localhost", timeout=60
         ) as client:
             yield client
 

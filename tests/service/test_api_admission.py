@@ -117,7 +117,7 @@ async def post_and_leave(
     """Sends a whole request and hangs up; the status that would have been sent."""
     request = httpx.Request(
         "POST",
-        "http://gsco.test/v1/diagnoses",
+        "http://localhost/v1/diagnoses",
         files={"file": ("image.png", png_bytes())},
         data={"task": "cxr-pneumonia"},
         headers=headers,
@@ -140,6 +140,7 @@ async def post_and_leave(
         "method": "POST",
         "path": "/v1/diagnoses",
         "query_string": b"",
+        "client": ("127.0.0.1", 1),
         "headers": [(name.lower(), value) for name, value in request.headers.raw],
     }
     await app(scope, receive, send)  # type: ignore[operator]

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from builders import a_picture, png_bytes
+from callers import holding
 from databases import a_queue
 from fakes import FakeGeneralist
 from serving import Service, a_service, problem_of
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from waiting import until
 
 from service.errors import GeneralistUnavailable
+from service.identity.caller import Scope
 from service.jobs.keys import Key, Keys, Made
 
 NAMED = {"Idempotency-Key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}
@@ -128,6 +130,16 @@ async def test_keys_are_kept_as_hashes_and_belong_to_an_address(home: Path) -> N
 
     assert len(rows) == 1
     assert "8e03978e" not in str(rows)
+
+
+async def test_what_one_caller_made_is_not_told_to_another(home: Path) -> None:
+    async with a_service(home, authentication=True) as service:
+        mine, yours = (holding(service.engine, Scope.SUBMIT) for _ in range(2))
+        first = await diagnose(service, headers=mine)
+        second = await diagnose(service, headers=yours)
+
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json()["id"] != second.json()["id"]
 
 
 @pytest.mark.parametrize("name", ["", '"a', 'a"b', "x" * 256, "a b"])

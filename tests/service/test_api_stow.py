@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from builders import a_task, task_toml
-from databases import a_queue
+from databases import kept_in
 from dicom_files import dicom
 from dicomweb_client.api import DICOMwebClient
 from fakes import FakeGeneralist, FakeRetriever, FakeSpecialists, FakeStore
@@ -66,7 +66,7 @@ def test_independent_client_sends_a_study_and_reads_the_answer(ruled_home: Path)
     pipeline = Pipeline(FakeSpecialists(), FakeRetriever(), FakeGeneralist(), store := FakeStore())
     study = [dcmread(BytesIO(dicom(SOPInstanceUID=f"1.2.9.{n}", **OF_A_CHEST))) for n in (1, 2)]
 
-    with a_queue(ruled_home) as queue:
+    with kept_in(ruled_home) as kept:
         parts = Parts(
             pipeline,
             pipeline.specialists,  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_independent_client_sends_a_study_and_reads_the_answer(ruled_home: Path)
             pipeline.generalist,  # type: ignore[arg-type]
             store,
             Sandbox(Limits()),
-            queue,
+            *kept,
         )
         with listening(create_app(Settings(home=ruled_home), parts)) as url:
             answer = DICOMwebClient(f"{url}/dicom-web").store_instances(study)
@@ -256,8 +256,9 @@ async def post_slowly(service: Service, pieces: AsyncIterator[bytes]) -> int:
         "raw_path": b"/dicom-web/studies",
         "query_string": b"",
         "root_path": "",
-        "headers": [(b"content-type", TYPE.encode())],
-        "server": ("gsco.test", 80),
+        "headers": [(b"content-type", TYPE.encode()), (b"host", b"localhost")],
+        "client": ("127.0.0.1", 1),
+        "server": ("localhost", 80),
     }
     await service.app(scope, receive, send)  # type: ignore[arg-type]
     return int(sent[0]["status"])

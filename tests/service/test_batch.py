@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from builders import a_multi_label_task, a_question_task, a_report_task, png_bytes, task_toml
-from databases import a_queue
+from databases import kept_in
 from fakes import FakeGeneralist, FakeIntake, FakeRetriever, FakeSpecialists, FakeStore
 
 from service.api.dependencies import Parts
@@ -55,8 +55,8 @@ class Cohort:
     async def _parts(self, _: Settings) -> AsyncIterator[Parts]:
         panel, retriever = FakeSpecialists(), FakeRetriever()
         pipeline = Pipeline(panel, retriever, self.generalist, self.store)
-        with a_queue(self.home) as queue:
-            yield Parts(pipeline, panel, retriever, self.generalist, self.store, self.intake, queue)
+        with kept_in(self.home) as kept:
+            yield Parts(pipeline, panel, retriever, self.generalist, self.store, self.intake, *kept)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from builders import a_task, task_toml
-from databases import a_queue
+from databases import kept_in
 from dicom_files import dicom
 from fakes import FakeGeneralist, FakeRetriever, FakeSpecialists, FakeStore
 from listening import free_port, listening
@@ -42,8 +42,8 @@ def gsco(home: Path, **settings: Any) -> Iterator[tuple[str, FakeStore]]:
     )
     pipeline = Pipeline(panel, cases, generalist, store)
     given = Settings(home=home, pseudonym_key="secret", **settings)
-    with a_queue(home) as queue:
-        parts = Parts(pipeline, panel, cases, generalist, store, Sandbox(Limits()), queue)
+    with kept_in(home) as kept:
+        parts = Parts(pipeline, panel, cases, generalist, store, Sandbox(Limits()), *kept)
         with listening(create_app(given, parts)) as url:
             yield url, store
 

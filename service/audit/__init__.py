@@ -1,0 +1,1 @@
+"""What is recorded of who did what: events, and the chain of hashes that holds them."""

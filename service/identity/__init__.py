@@ -1,0 +1,1 @@
+"""Who asks: scopes and roles, API keys, tokens of an OpenID Connect issuer, rates."""
