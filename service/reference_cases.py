@@ -3,8 +3,10 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
 from sqlalchemy import Engine
 
 from retrieval import indexing
@@ -17,6 +19,8 @@ from specialists.prediction import Pixels
 from specialists.task import Task
 from specialists.training import evaluate
 from specialists.training.split import Split
+
+THUMBNAIL_SIDE = 128
 
 OnProgress = Callable[[int, int], None]
 """Called with how many specialists have embedded the images, and of how many."""
@@ -47,6 +51,15 @@ def reference_case(
     )
 
 
+def thumbnail(pixels: Pixels) -> bytes:
+    """A JPEG to recognise a case by, at most THUMBNAIL_SIDE pixels a side."""
+    picture, file = Image.fromarray(pixels), BytesIO()
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    is_grey = (pixels == pixels[..., :1]).all()
+    picture.convert("L" if is_grey else "RGB").save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
 def ingest(
     engine: Engine,
     specialists: Path,
@@ -56,12 +69,14 @@ def ingest(
     on_progress: OnProgress | None = None,
     indexes: Path | None = None,
 ) -> int:
-    """How many cases are stored, with the vector of every specialist that the task has.
+    """How many cases are stored, with a small picture and every specialist's vector of each.
 
     `images` are those of `cases`, in their order. The indexes in `indexes` take them in; without
     it none is touched: see `build`.
     """
-    ids = rows.ingest(engine, cases)
+    pictures = zip(cases, images, strict=True)
+    small = {case.id: thumbnail(pixels) for case, pixels in pictures}
+    ids = rows.ingest(engine, cases, thumbnails=small)
     encoders = _panel(specialists, task)
     report = on_progress or _nobody
     for done, specialist in enumerate(encoders):

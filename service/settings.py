@@ -278,6 +278,10 @@ class Settings(BaseSettings):
         return self.home / "indexes"
 
     @property
+    def examples_folder(self) -> Path:
+        return self.home / "examples"
+
+    @property
     def calibration_folder(self) -> Path:
         return self.home / "calibration"
 

@@ -71,11 +71,12 @@ async def get_task(name: str, serving: ServingDep) -> TaskResponse:
     responses=problems.responses(422, 500),
 )
 async def list_specialists(serving: ServingDep) -> SpecialistsResponse:
-    """Who answers for each task, and who is missing and why."""
+    """Who answers for each task with labels, and who is missing and why."""
     tasks = await serving.tasks.all()
     panels, loading = serving.panels(), serving.tasks.loading
+    names = [task.name for task in tasks.values() if task.is_labelled]
     return SpecialistsResponse(
-        tasks=[_panel(name, name in loading, panels.get(name)) for name in tasks]
+        tasks=[_panel(name, name in loading, panels.get(name)) for name in names]
     )
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from retrieval.neighbour import ReferenceCase
 from service import ports
 from service.api.admission import Admission
 from service.api.tasks import TaskFolder
@@ -18,11 +20,13 @@ from service.identity.rates import Rates
 from service.intake.deidentify import DicomReferences
 from service.intake.header import Header
 from service.intake.result import IntakeResult
+from service.intake.viewable import Frame
 from service.jobs.cases import CaseJobs
 from service.jobs.office import Office
 from service.jobs.queue import Queue
 from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
+from service.review import Review, Reviewed, Wanted, WeekOfTask
 from service.settings import Settings
 from service.telemetry import Metrics
 from specialists.prediction import Explanation, MissingSpecialist, Pixels
@@ -72,6 +76,20 @@ class Intake(Protocol):
     async def close(self) -> None: ...
     async def decode(self, data: bytes, *, frame: int | None = None) -> IntakeResult: ...
     async def identify(self, data: bytes) -> DicomReferences | None: ...
+    async def view(self, data: bytes, *, frame: int | None = None) -> Frame: ...
+
+
+class Store(ports.Store, Protocol):
+    """The database as the worklist, the reviews and the list of reference cases need it."""
+
+    async def page(self, wanted: Wanted, limit: int, after: str | None) -> tuple[Reviewed, ...]: ...
+    async def review(self, review: Review) -> None: ...
+    async def reviews(self, diagnosis_id: str) -> tuple[Review, ...]: ...
+    async def weeks(self, count: int, today: date, task: str | None) -> tuple[WeekOfTask, ...]: ...
+    async def cases(
+        self, task: str, limit: int, after: str | None
+    ) -> tuple[ReferenceCase, ...]: ...
+    async def thumbnail(self, case_id: str) -> bytes | None: ...
 
 
 class Retriever(ports.Retriever, Protocol):
@@ -109,7 +127,7 @@ class Parts:
     specialists: Panel
     retriever: Retriever
     generalist: Generalist
-    store: ports.Store
+    store: Store
     intake: Intake
     queue: Queue
     keys: Keys

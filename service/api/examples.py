@@ -172,6 +172,81 @@ EXPLANATION: dict[str, Any] = {
     "intended_use": INTENDED_USE,
 }
 
+REVIEW: dict[str, Any] = {
+    "created_at": "2026-01-02T09:00:00Z",
+    "reviewer": "user:reader-7",
+    "decision": "override",
+    "labels": ["normal"],
+    "comment": "Superimposed vessels.",
+}
+
+WORKLIST: dict[str, Any] = {
+    "diagnoses": [
+        {
+            "id": "6f7c2f0e-3f52-4d0a-9a3a-0f4c6e1d2b3a",
+            "created_at": "2026-01-02T03:04:05Z",
+            "task": "cxr-pneumonia",
+            "labels": ["pneumonia"],
+            "probabilities": _probabilities(0.08, 0.92),
+            "arbitration": "corrected",
+            "needs_review": True,
+            "review_reasons": ["the specialists disagree"],
+            "review": None,
+        }
+    ],
+    "next_cursor": None,
+}
+
+AGREEMENT: dict[str, Any] = {
+    "weeks": [
+        {
+            "task": "cxr-pneumonia",
+            "week": "2025-12-29",
+            "diagnoses": 120,
+            "needing_review": 18,
+            "reviewed": 20,
+            "accepted": 17,
+            "overridden": 3,
+            "agreement": 0.85,
+        }
+    ]
+}
+
+REFERENCE_CASES: dict[str, Any] = {
+    "cases": [
+        {
+            "case_id": "kermany-0412",
+            "task": "cxr-pneumonia",
+            "labels": ["pneumonia"],
+            "report": "",
+            "source": "Kermany 2018",
+            "licence": "CC-BY-4.0",
+            "modality": "chest X-ray",
+        }
+    ],
+    "next_cursor": None,
+}
+
+EXAMPLES: dict[str, Any] = {"examples": [{"task": "cxr-pneumonia", "name": "1.dcm"}]}
+
+SEGMENTATIONS: dict[str, Any] = {
+    "task": "busi",
+    "segmentations": [
+        {
+            "specialist": "unet",
+            "segment": "lesion",
+            "share": 0.04,
+            "areas": 1,
+            "places": ["upper left"],
+            "certainty": 0.81,
+            "validation_dice": 0.66,
+            "weights_sha256": _SHA256,
+            "map": [[0.9, 0.2], [0.1, 0.1]],
+        }
+    ],
+    "intended_use": INTENDED_USE,
+}
+
 READINESS: dict[str, Any] = {
     "status": "degraded",
     "parts": [

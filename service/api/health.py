@@ -132,13 +132,14 @@ async def _check(part: str, check: Awaitable[None]) -> PartResponse:
 
 
 async def _tasks(serving: Serving) -> list[PartResponse]:
-    names = await serving.tasks.all()
+    tasks = await serving.tasks.all()
+    names = [task.name for task in tasks.values() if task.is_labelled]  # others consult these
     panels, loading = serving.panels(), serving.tasks.loading
     broken = [
         PartResponse(part=f"task file {file}", status=Status.DEGRADED, reason=reason)
         for file, reason in serving.tasks.broken.items()
     ]
-    if not names:
+    if not tasks:
         broken.append(PartResponse(part="tasks", status=Status.DEGRADED, reason="there are none"))
     # Unready only until there is any panel: a task added later must not take the others down.
     while_loading = Status.DEGRADED if panels else Status.UNREADY

@@ -9,13 +9,20 @@ from starlette.formparsers import MultiPartParser
 
 from service.api import (
     answers,
+    cases,
     catalogue,
+    demo_cases,
     diagnoses,
     explanations,
+    frames,
     health,
     jobs,
+    page,
     problems,
     reports,
+    results,
+    reviews,
+    segmentations,
     stow,
 )
 from service.api.guard import Guard
@@ -25,12 +32,17 @@ from service.domain import INTENDED_USE
 from service.settings import Settings
 from service.telemetry import Metrics
 
+MODULES = (
+    *(diagnoses, results, reviews, reports, answers, jobs, explanations, segmentations),
+    *(frames, stow, catalogue, cases, demo_cases, health, page),
+)
+
 
 def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Gives an application the routes of this project; the later middleware is the outer one."""
     # An upload that outgrows its spool would lie in a file of the system's, patient and all.
     MultiPartParser.spool_max_size = settings.max_upload_bytes
-    for module in (diagnoses, reports, answers, jobs, explanations, stow, catalogue, health):
+    for module in MODULES:
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(

@@ -22,6 +22,7 @@ from service.api.shapes import (
 from service.domain import INTENDED_USE, Arbitration, Diagnosis
 from specialists.task import Concept, Label, Task
 
+TASK_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 FRAME = Field(None, ge=1, description="of several frames or pages, counted from 1")
 FRAMES = Field(
     None,

@@ -50,7 +50,8 @@ async def _demo(settings: Settings, *, once: bool, json: bool) -> None:
         if once:
             return
         output.messages.print(
-            f"serving at {address} (its description: {address}/openapi.json); Ctrl-C ends"
+            f"open {address} in a browser (the API's description: {address}/openapi.json); "
+            "Ctrl-C ends"
         )
         await serving
 

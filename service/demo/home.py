@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 from sqlalchemy import Engine
 
 from service import reference_cases
-from service.demo import tasks
+from service.demo import phantoms, tasks
 from service.demo.tasks import DemoTask
 from service.persistence import database
 from service.reference_cases import Origin
@@ -17,6 +17,8 @@ from service.settings import Settings
 
 REFERENCE_CASES = 150
 REFERENCE_SEED = 20261
+EXAMPLES = 4
+EXAMPLE_SEED = 77
 SHIPPED = Path(__file__).parent / "specialists"
 ORIGIN = Origin("phantom, hospital A", "CC0-1.0")
 
@@ -41,6 +43,7 @@ def _prepare_task(settings: Settings, engine: Engine, demo: DemoTask) -> None:
     name = demo.task.name
     _write_task(settings, name)
     _copy_specialists(name, settings.specialists_folder)
+    _write_examples(settings.examples_folder / name, demo)
     if not (settings.indexes_folder / name).is_dir():
         _fill_reference_cases(settings, engine, demo)
 
@@ -50,6 +53,16 @@ def _write_task(settings: Settings, name: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         target.write_text(tasks.toml(name), "utf-8")
+
+
+def _write_examples(folder: Path, demo: DemoTask) -> None:
+    """A few cases to try, none of them a reference case; chest phantoms as DICOM."""
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    write, ending = (phantoms.write_dicom, "dcm") if demo.is_chest else (phantoms.write_png, "png")
+    for number, phantom in enumerate(demo.series(EXAMPLES, seed=EXAMPLE_SEED), 1):
+        write(phantom, folder / f"{number}.{ending}")
 
 
 def _copy_specialists(task: str, specialists: Path) -> None:
@@ -64,14 +77,14 @@ def _copy_specialists(task: str, specialists: Path) -> None:
 
 
 def _fill_reference_cases(settings: Settings, engine: Engine, demo: DemoTask) -> None:
-    phantoms = list(demo.series(REFERENCE_CASES, seed=REFERENCE_SEED))
-    images = [phantom.rgb for phantom in phantoms]
+    drawn = list(demo.series(REFERENCE_CASES, seed=REFERENCE_SEED))
+    images = [phantom.rgb for phantom in drawn]
     cases = [
         replace(
             reference_cases.reference_case(demo.task, pixels, phantom.labels, ORIGIN, None),
             report=phantom.report,
         )
-        for phantom, pixels in zip(phantoms, images, strict=True)
+        for phantom, pixels in zip(drawn, images, strict=True)
     ]
     reference_cases.ingest(engine, settings.specialists_folder, demo.task, cases, images)
     reference_cases.build(engine, settings.specialists_folder, settings.indexes_folder, demo.task)

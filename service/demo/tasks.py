@@ -28,6 +28,11 @@ class DemoTask:
     task: Task
     kind: str
 
+    @property
+    def is_chest(self) -> bool:
+        """Drawn as a radiograph, in grey."""
+        return self.kind in {"chest", "findings"}
+
     def series(
         self, count: int, seed: int, size: int = SIZE, scanner: Scanner = phantoms.HOSPITAL_A
     ) -> Iterator[Phantom]:

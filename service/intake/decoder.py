@@ -6,8 +6,9 @@ that aborts the process, which GDCM does on some damaged files: leave strangers'
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from service.errors import GscoError, ImageTooLarge, UnreadableImage
 from service.intake.dataset import looks_like_dicom, read
@@ -16,8 +17,11 @@ from service.intake.dicom import decode_dicom
 from service.intake.images import decode_image
 from service.intake.limits import Limits
 from service.intake.result import Decoded, IntakeResult, intake_result
+from service.intake.viewable import Frame
+from service.intake.viewing import view_dicom, view_image
 
 _DEFAULT = Limits()
+Found = TypeVar("Found", Decoded, Frame)
 NO_MEMORY = "decoding the image needs more memory than allowed"
 
 
@@ -39,11 +43,26 @@ def decode(
 
 def decoded(data: bytes, limits: Limits, frame: int | None = None) -> Decoded:
     """What of `decode` belongs in the sandbox: everything that touches the file's content."""
+    return _carefully(decode_dicom, decode_image, data, limits, frame)
+
+
+def viewed(data: bytes, limits: Limits, frame: int | None = None) -> Frame:
+    """The frame to look at, in the sandbox like `decoded`; raises as it does."""
+    return _carefully(view_dicom, view_image, data, limits, frame)
+
+
+def _carefully(
+    of_dicom: Callable[[bytes, Limits, int | None], Found],
+    of_image: Callable[[bytes, Limits, int | None], Found],
+    data: bytes,
+    limits: Limits,
+    frame: int | None,
+) -> Found:
     limits.check_bytes(len(data))
     is_dicom = looks_like_dicom(data)
     try:
         with _discreet():
-            return (decode_dicom if is_dicom else decode_image)(data, limits, frame)
+            return (of_dicom if is_dicom else of_image)(data, limits, frame)
     except (GscoError, MemoryError):
         raise
     except Exception:  # noqa: BLE001 - decoders raise anything on hostile files

@@ -4,6 +4,7 @@ Sizes are checked as declared, in the header and in the compressed frame, before
 decoded; of many frames only the one wanted is decoded.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,26 @@ _BURNED_IN = "Text is burned into the image and may name the patient."
 _SEEMS_BURNED_IN = "Something like burned-in text is in the image: it may name the patient."
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredFrame:
+    """Stored values of one frame; `photometric` is what they are in after decoding.
+
+    `held` is the dataset that holds its pixels, `view` what the file says of just this frame.
+    """
+
+    values: NDArray[Any]
+    photometric: str
+    dataset: Any
+    held: Any
+    view: Any
+    spacing: Spacing | None
+    attributes: DicomAttributes
+
+    @property
+    def is_big_endian(self) -> bool:
+        return _is_big_endian(self.held)
+
+
 def decode_dicom(data: bytes, limits: Limits, frame: int | None = None) -> Decoded:
     """One frame of a DICOM file as it is meant to be seen, with square pixels.
 
@@ -47,6 +68,24 @@ def decode_dicom(data: bytes, limits: Limits, frame: int | None = None) -> Decod
     representative one (`frames.default_frame`).
     Raises UnreadableImage, ImageTooLarge or UnsupportedImage.
     """
+    stored = stored_frame(data, limits, frame)
+    shown, grey_note = rgb(stored)
+    ratio = geometry.height_to_width(stored.view, stored.spacing)
+    pixels, shape_note = geometry.made_square(shown, ratio, limits)
+    return Decoded(
+        pixels,
+        MEDIA_TYPE,
+        notes(stored.attributes, grey_note, shape_note),
+        cautions(stored.attributes, pixels),
+        attributes=stored.attributes,
+        references=references_of(stored.dataset),
+        patient=patient_of(stored.dataset),
+        header=header_of(stored.dataset),
+    )
+
+
+def stored_frame(data: bytes, limits: Limits, frame: int | None = None) -> StoredFrame:
+    """One frame as the file stores it; raises as `decode_dicom` does."""
     file = opened(data, limits)
     require_image(file)
     number = _checked_frame(file.dataset, limits, frame)
@@ -54,20 +93,14 @@ def decode_dicom(data: bytes, limits: Limits, frame: int | None = None) -> Decod
     view = frame_view(file.dataset, number - 1, floating="PixelData" not in held)
     spacing = geometry.spacing_of(view)
     attributes = _attributes(file, number, spacing)
-    stored, photometric = _decoded_frame(held, place, limits)
-    shown, grey_note = _rgb(stored, photometric, held, view, attributes)
-    ratio = geometry.height_to_width(view, spacing)
-    pixels, shape_note = geometry.made_square(shown, ratio, limits)
-    return Decoded(
-        pixels,
-        MEDIA_TYPE,
-        _notes(attributes, grey_note, shape_note),
-        _cautions(attributes, pixels),
-        attributes=attributes,
-        references=references_of(file.dataset),
-        patient=patient_of(file.dataset),
-        header=header_of(file.dataset),
-    )
+    values, photometric = _decoded_frame(held, place, limits)
+    return StoredFrame(values, photometric, file.dataset, held, view, spacing, attributes)
+
+
+def is_grey(stored: StoredFrame) -> bool:
+    """Whether its values are grey levels, before or after a window."""
+    monochrome = stored.photometric in ("MONOCHROME1", "MONOCHROME2")
+    return monochrome and stored.values.ndim == 2
 
 
 def _checked_frame(dataset: Any, limits: Limits, frame: int | None) -> int:
@@ -159,19 +192,17 @@ def _check_codestream(dataset: Any, index: int, limits: Limits) -> None:
         limits.check_size(*size)
 
 
-def _rgb(
-    stored: NDArray[Any], photometric: str, dataset: Any, view: Any, attributes: DicomAttributes
-) -> tuple[Pixels, str]:
+def rgb(stored: StoredFrame) -> tuple[Pixels, str]:
     """Pixels for the screen by photometric interpretation (PS3.3 C.7.6.3.1.2), and a note."""
-    if photometric in ("MONOCHROME1", "MONOCHROME2") and stored.ndim == 2:
-        grey, note = greyscale.rendered(
-            stored, view, bits=attributes.bits_stored, big_endian=_is_big_endian(dataset)
-        )
+    values, bits = stored.values, stored.attributes.bits_stored
+    if is_grey(stored):
+        big_endian = stored.is_big_endian
+        grey, note = greyscale.rendered(values, stored.view, bits=bits, big_endian=big_endian)
         return np.repeat(grey[..., None], 3, axis=2), note
-    if photometric == "PALETTE COLOR" and stored.ndim == 2:
-        return _from_palette(stored, dataset), ""
-    if photometric == "RGB" and stored.ndim == 3 and stored.shape[2] in _COLOURS:
-        return _eight_bits(stored, attributes.bits_stored), ""
+    if stored.photometric == "PALETTE COLOR" and values.ndim == 2:
+        return _from_palette(values, stored.held), ""
+    if stored.photometric == "RGB" and values.ndim == 3 and values.shape[2] in _COLOURS:
+        return _eight_bits(values, bits), ""
     raise UnsupportedImage("the photometric interpretation of the DICOM file is not supported")
 
 
@@ -217,20 +248,20 @@ def _is_big_endian(dataset: Any) -> bool:
     return not dataset.file_meta.TransferSyntaxUID.is_little_endian
 
 
-def _notes(attributes: DicomAttributes, *made: str) -> tuple[str, ...]:
+def notes(attributes: DicomAttributes, *made: str) -> tuple[str, ...]:
     """What intake chose, and what the reader of the image should know."""
     number, count = attributes.frame_number, attributes.number_of_frames
-    notes = (
+    said = (
         f"Frame {number} of {count} was used." if count > 1 else "",
         *made,
         "The image was acquired for processing, not for presentation."
         if attributes.presentation_intent_type == "FOR PROCESSING"
         else "",
     )
-    return tuple(note for note in notes if note)
+    return tuple(note for note in said if note)
 
 
-def _cautions(attributes: DicomAttributes, pixels: Pixels) -> tuple[str, ...]:
+def cautions(attributes: DicomAttributes, pixels: Pixels) -> tuple[str, ...]:
     """Why a person must look; what the file says of burned-in text counts more than what it seems.
 
     PS3.3 C.7.6.1: BurnedInAnnotation says whether identifying text is in the pixels.

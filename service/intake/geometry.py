@@ -45,6 +45,12 @@ def height_to_width(view: Any, spacing: Spacing | None) -> float:
     return pair[0] / pair[1]
 
 
+def usable(ratio: float) -> float:
+    """The ratio of `height_to_width`; 1 where it is as good as that, or a mistake."""
+    is_square, is_mistaken = abs(ratio - 1.0) <= _SQUARE, not 1 / _OBLONG <= ratio <= _OBLONG
+    return 1.0 if is_square or is_mistaken else ratio
+
+
 def made_square(pixels: Pixels, ratio: float, limits: Limits) -> tuple[Pixels, str]:
     """The image with square pixels, none of them lost, and a note where anything was done."""
     if abs(ratio - 1.0) <= _SQUARE:

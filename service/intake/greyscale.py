@@ -4,12 +4,14 @@ Every step is a function of the stored value alone, so it runs once per value th
 rather than once per pixel: a 16-bit radiograph takes one table of at most 65 536 entries.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.intake.dataset import first, several, whole
+from service.intake.viewable import PADDING, Window
 
 Array = NDArray[Any]
 Values = NDArray[np.float64]
@@ -18,6 +20,20 @@ Grey = NDArray[np.uint8]
 _TABLE = 2**16
 _SPREAD = (0.005, 0.995)  # the shares of pixels that may turn black and white without a window
 _WHITE = 255.0
+_MOST_WINDOWS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Values before any window: `lowest + step * units`, such as Hounsfield units.
+
+    A unit of PADDING means "no measurement here".
+    """
+
+    units: NDArray[np.uint16]  # (rows, columns)
+    lowest: float
+    step: float
+    windows: tuple[Window, ...]
 
 
 def rendered(stored: Array, view: Any, *, bits: int, big_endian: bool) -> tuple[Grey, str]:
@@ -36,6 +52,26 @@ def rendered(stored: Array, view: Any, *, bits: int, big_endian: bool) -> tuple[
         table = 255 - table
     table[padded] = 0
     return table[places], note
+
+
+def measured(stored: Array, view: Any, *, bits: int, big_endian: bool) -> Measured | None:
+    """One frame before any window, and the windows to see it by, the first as `rendered` does.
+
+    None where a lookup table renders the frame: no window does what it does.
+    """
+    levels, places = _levels(stored)
+    padded = _padding(levels, view)
+    counts = np.where(padded, 0, np.bincount(places.ravel(), minlength=len(levels)))
+    values = _modality(np.where(padded, 0, levels), view, big_endian)
+    shown, _ = _by_table(values, view, big_endian)
+    if _shows(shown, counts):
+        return None
+    present = values[counts > 0]
+    lowest, span = float(present.min()), float(np.ptp(present))
+    step = _step(span, levels, view)
+    table = np.rint(np.clip((values - lowest) / step, 0, PADDING - 1)).astype(np.uint16)
+    table[padded] = PADDING
+    return Measured(table[places], lowest, step, _windows(values, counts, view, bits))
 
 
 def window(values: Values, centre: float, width: float, function: str) -> Values:
@@ -109,11 +145,48 @@ def _display(
     """Grey levels, by the file's own choice where it makes one that shows something."""
     for choice in (_by_table, _by_window):
         shown, note = choice(values, view, big_endian)
-        if shown is not None and np.ptp(np.rint(shown[counts > 0])) > 0:
+        if shown is not None and _shows(shown, counts):
             return shown, note
-    if bits <= 8 and values.min() >= 0 and values.max() <= 2**bits - 1:
+    if _is_grey_already(values, bits):
         return values * (_WHITE / (2**bits - 1)), ""
     return _by_spread(values, counts)
+
+
+def _shows(shown: Values | None, counts: Array) -> bool:
+    """Whether the pixels differ once they are grey levels."""
+    return shown is not None and bool(np.ptp(np.rint(shown[counts > 0])) > 0)
+
+
+def _is_grey_already(values: Values, bits: int) -> bool:
+    return bits <= 8 and values.min() >= 0 and values.max() <= 2**bits - 1
+
+
+def _windows(values: Values, counts: Array, view: Any, bits: int) -> tuple[Window, ...]:
+    shown, _ = _by_window(values, view, False)
+    if _shows(shown, counts):
+        return _windows_of_file(view)
+    low, high = 0.0, float(2**bits - 1)
+    if not _is_grey_already(values, bits):
+        low, high = _spread(values, counts)
+    return (Window((low + high) / 2, (high - low) or 1.0, "LINEAR_EXACT"),)
+
+
+def _windows_of_file(view: Any) -> tuple[Window, ...]:
+    """Those that can be used, up to a few: one for each pair of centre and width."""
+    function, least = _function(view)
+    pairs = zip(several(view.get("WindowCenter")), several(view.get("WindowWidth")), strict=False)
+    numbers = ((float(centre), float(width)) for centre, width in pairs)
+    usable = (Window(c, w, function) for c, w in numbers if np.isfinite(c) and least <= w < np.inf)
+    return tuple(usable)[:_MOST_WINDOWS]
+
+
+def _step(span: float, levels: Array, view: Any) -> float:
+    """What one unit of 16 bits stands for: one stored step where the values are a line of them."""
+    is_line = np.issubdtype(levels.dtype, np.integer) and not view.get("ModalityLUTSequence")
+    slope = abs(_number(view, "RescaleSlope") or 1.0)
+    if is_line and span / slope < PADDING:
+        return slope
+    return span / (PADDING - 1) or 1.0
 
 
 def _by_table(values: Values, view: Any, big_endian: bool) -> tuple[Values | None, str]:
@@ -126,24 +199,35 @@ def _by_table(values: Values, view: Any, big_endian: bool) -> tuple[Values | Non
 
 def _by_window(values: Values, view: Any, _big_endian: bool) -> tuple[Values | None, str]:
     centre, width = _number(view, "WindowCenter"), _number(view, "WindowWidth")
-    function = str(view.get("VOILUTFunction") or "LINEAR").strip().upper()
-    least = 1.0 if function == "LINEAR" else np.finfo(float).tiny
+    function, least = _function(view)
     if centre is None or width is None or width < least:
         return None, ""
     count = len(several(view.get("WindowCenter")))
     return window(values, centre, width, function), _among(count, "windows")
 
 
+def _function(view: Any) -> tuple[str, float]:
+    """The function of the file's windows, and the least width that it allows."""
+    said = str(view.get("VOILUTFunction") or "LINEAR").strip().upper()
+    function = said if said in ("LINEAR", "SIGMOID") else "LINEAR_EXACT"
+    return function, 1.0 if function == "LINEAR" else float(np.finfo(float).tiny)
+
+
 def _by_spread(values: Values, counts: Array) -> tuple[Values, str]:
     """Without a usable window: from nearly the lowest to nearly the highest value."""
+    low, high = _spread(values, counts)
+    scaled = (values - low) * (_WHITE / ((high - low) or 1.0))
+    return scaled, f"Without a usable window, values {low:g} to {high:g} were scaled to 0 to 255."
+
+
+def _spread(values: Values, counts: Array) -> tuple[float, float]:
     order = np.argsort(values, kind="stable")
     share = np.cumsum(counts[order]) / counts.sum()
     low, high = (float(values[order][np.searchsorted(share, s)]) for s in _SPREAD)
     if low == high:  # nearly all pixels are equal: show the few that differ
         present = values[counts > 0]
         low, high = float(present.min()), float(present.max())
-    scaled = (values - low) * (_WHITE / ((high - low) or 1.0))
-    return scaled, f"Without a usable window, values {low:g} to {high:g} were scaled to 0 to 255."
+    return low, high
 
 
 def _among(count: int, things: str) -> str:

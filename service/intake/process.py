@@ -15,6 +15,7 @@ from service.intake import wire
 from service.intake.deidentify import DicomReferences
 from service.intake.limits import Limits
 from service.intake.result import Decoded
+from service.intake.viewable import Frame
 
 _START_SECONDS = 60.0
 _PIPE_BYTES = 2**20  # what Linux allows anyone; the default of 64 KiB makes large images slow
@@ -46,6 +47,15 @@ class Worker:
         header, body = self._ask({"frame": frame}, data)
         try:
             return wire.decoded_from(header, body, self._limits)
+        except wire.BrokenReply:
+            self.discard()
+            raise UnreadableImage(_CRASHED) from None
+
+    def view(self, data: bytes, frame: int | None) -> Frame:
+        """Have a frame made ready to be looked at; see `decode`."""
+        header, body = self._ask({"frame": frame, "view": True}, data)
+        try:
+            return wire.frame_from(header, body, self._limits)
         except wire.BrokenReply:
             self.discard()
             raise UnreadableImage(_CRASHED) from None

@@ -18,6 +18,7 @@ from service.intake.deidentify import DicomReferences
 from service.intake.limits import Limits
 from service.intake.process import Worker
 from service.intake.result import IntakeResult, intake_result
+from service.intake.viewable import Frame
 
 Found = TypeVar("Found")
 
@@ -95,11 +96,25 @@ class Sandbox:
 
         def decode(worker: Worker) -> IntakeResult:
             decoded = worker.decode(data, frame)
-            if self._refuse_text and decoded.cautions:
-                raise UnsupportedImage(decoded.cautions[0])
+            self._require_no_text(decoded.cautions)
             return intake_result(data, decoded, self._key)
 
         return await self._in_worker(decode)
+
+    async def view(self, data: bytes, *, frame: int | None = None) -> Frame:
+        """The same frame for a person to look at, before any window; raises as `decode` does."""
+        self._limits.check_bytes(len(data))
+
+        def view(worker: Worker) -> Frame:
+            shown = worker.view(data, frame)
+            self._require_no_text(shown.cautions)
+            return shown
+
+        return await self._in_worker(view)
+
+    def _require_no_text(self, cautions: Sequence[str]) -> None:
+        if self._refuse_text and cautions:
+            raise UnsupportedImage(cautions[0])
 
     async def identify(self, data: bytes) -> DicomReferences | None:
         """Which instance a DICOM file is, for those who must answer for one that was refused.

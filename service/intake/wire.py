@@ -8,7 +8,7 @@ anything, so every reply is measured against the limits and its texts are cleane
 import json
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from math import isfinite
 from typing import IO, Any, TypeVar
 
@@ -20,6 +20,7 @@ from service.intake import header as headers
 from service.intake.deidentify import DicomAttributes, DicomReferences
 from service.intake.limits import Limits
 from service.intake.result import Decoded
+from service.intake.viewable import Frame, Window
 
 READY = b"gsco-decode-worker-ready\n"
 _HEADER_MAX = 2**18  # of JSON, where a letter may take six bytes
@@ -70,6 +71,14 @@ def decoded_header(decoded: Decoded) -> dict[str, Any]:
     }
 
 
+def frame_header(frame: Frame) -> dict[str, Any]:
+    """Everything of a frame but its pixels."""
+    header = {field.name: getattr(frame, field.name) for field in fields(Frame)}
+    del header["pixels"]
+    header["windows"] = [astuple(window) for window in frame.windows]
+    return header | {"size": frame.pixels.shape[:2], "is_grey": frame.is_grey}
+
+
 def identified_header(references: DicomReferences | None) -> dict[str, Any]:
     """Which instance a file is, or that it cannot be told."""
     return {"references": references and asdict(references)}
@@ -96,6 +105,40 @@ def decoded_from(header: dict[str, Any], body: bytearray, limits: Limits) -> Dec
         return _decoded(header, body, limits)
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenReply("a reply does not have the form of one") from error
+
+
+def frame_from(header: dict[str, Any], body: bytearray, limits: Limits) -> Frame:
+    """The frame of a reply, or the refusal it carries raised; BrokenReply for nonsense."""
+    if "refused" in header:
+        raise _refusal(header)
+    try:
+        return _frame(header, body, limits)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenReply("a reply does not have the form of one") from error
+
+
+def _frame(header: dict[str, Any], body: bytearray, limits: Limits) -> Frame:
+    height, width = (_number(side) for side in header["size"])
+    limits.check_size(width, height)
+    kind, shape = (("<u2", (height, width)), ("u1", (height, width, 3)))[not header["is_grey"]]
+    return Frame(
+        pixels=np.frombuffer(body, dtype=kind).reshape(shape),
+        windows=tuple(_window(*window) for window in header["windows"][:_VALUES_MAX]),
+        lowest=_real(header["lowest"]),
+        step=_real(header["step"]),
+        unit=_text(header["unit"]),
+        is_inverse=header["is_inverse"] is True,
+        height_to_width=_real(header["height_to_width"]),
+        modality=_optional(header["modality"]),
+        number=_number(header["number"]),
+        count=_number(header["count"]),
+        notes=_texts(header["notes"]),
+        cautions=_texts(header["cautions"]),
+    )
+
+
+def _window(centre: Any, width: Any, function: Any) -> Window:
+    return Window(_real(centre), _real(width), _text(function))
 
 
 def _refusal(header: dict[str, Any]) -> GscoError:
@@ -155,6 +198,12 @@ def _number(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise TypeError("a number was expected")
     return value
+
+
+def _real(value: Any) -> float:
+    if type(value) not in (int, float) or not isfinite(value):
+        raise TypeError("a finite number was expected")
+    return float(value)
 
 
 _READERS: Mapping[Any, Callable[[Any], Any]] = {

@@ -10,19 +10,21 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
-from typing import IO
+from typing import IO, Any
 
 from service.errors import GscoError, ImageTooLarge
 from service.intake import wire
-from service.intake.decoder import NO_MEMORY, decoded, identified
+from service.intake.decoder import NO_MEMORY, decoded, identified, viewed
 from service.intake.limits import Limits
 from service.intake.result import Decoded
+from service.intake.viewable import Frame
 
 Decode = Callable[[bytes, Limits, int | None], Decoded]
+View = Callable[[bytes, Limits, int | None], Frame]
 _CPU_GRACE_SECONDS = 2
 
 
-def serve(decode: Decode = decoded) -> None:
+def serve(decode: Decode = decoded, view: View = viewed) -> None:
     """Decode what arrives on standard input until it ends; replies go to standard output."""
     requests, replies = _own_streams()
     header, _ = wire.receive(requests, max_body=0)
@@ -39,20 +41,25 @@ def serve(decode: Decode = decoded) -> None:
         if header.get("identify"):
             wire.send(replies, wire.identified_header(identified(bytes(data), limits)))
         else:
-            _reply(replies, decode, bytes(data), limits, header["frame"])
+            work = view if header.get("view") else decode
+            _reply(replies, work, bytes(data), limits, header["frame"])
 
 
 def _reply(
-    replies: IO[bytes], decode: Decode, data: bytes, limits: Limits, frame: int | None
+    replies: IO[bytes], work: Decode | View, data: bytes, limits: Limits, frame: int | None
 ) -> None:
     try:
-        found = decode(data, limits, frame)
+        found = work(data, limits, frame)
     except GscoError as error:
         wire.send(replies, wire.refusal_header(error))
     except MemoryError:
         wire.send(replies, wire.refusal_header(ImageTooLarge(NO_MEMORY), spent=True))
     else:
-        wire.send(replies, wire.decoded_header(found), found.pixels.data.cast("B"))
+        wire.send(replies, _header(found), found.pixels.data.cast("B"))
+
+
+def _header(found: Decoded | Frame) -> dict[str, Any]:
+    return wire.frame_header(found) if isinstance(found, Frame) else wire.decoded_header(found)
 
 
 def _own_streams() -> tuple[IO[bytes], IO[bytes]]:

@@ -1,21 +1,27 @@
-"""Diagnoses, reports and answers in SQL."""
+"""Diagnoses, reports and answers in SQL, and what people make of them."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Engine, select, tuple_
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from retrieval import database as reference
+from retrieval.neighbour import ReferenceCase
 from service.audit import event as audit
 from service.domain import Answer, Diagnosis, Report, Result
 from service.errors import NotFound
-from service.persistence import codec, trail
+from service.persistence import codec, reviews, trail
 from service.persistence.codec import Kept
 from service.persistence.records import AnswerRecord, DiagnosisRecord, ReportRecord
+from service.review import Review, Reviewed, Wanted, WeekOfTask
 
 LONGEST_PAGE = 500
+EVERYTHING = Wanted()
 
+Done = TypeVar("Done")
 Record = DiagnosisRecord | ReportRecord | AnswerRecord
 
 RECORDS: Mapping[type[Result], type[Record]] = {
@@ -42,15 +48,41 @@ class SqlStore:
         """The result of this kind as it was saved; raises NotFound."""
         return await asyncio.to_thread(self._get, kind, id)
 
-    async def recent(
-        self, limit: int = 50, before: str | None = None, task: str | None = None
-    ) -> tuple[Diagnosis, ...]:
-        """The newest diagnoses, newest first, at most 500; of one task where it is given.
+    async def page(
+        self, wanted: Wanted = EVERYTHING, limit: int = 50, after: str | None = None
+    ) -> tuple[Reviewed, ...]:
+        """Diagnoses with the review that counts, newest first, at most 500.
 
-        `before` is the id of the last diagnosis of the page before; raises NotFound for an
+        `after` is the id of the last diagnosis of the page before; raises NotFound for an
         unknown one.
         """
-        return await asyncio.to_thread(self._recent, limit, before, task)
+        some = max(0, min(limit, LONGEST_PAGE))
+        return await self._in_session(lambda session: reviews.page(session, wanted, some, after))
+
+    async def review(self, review: Review) -> None:
+        """Adds a review to those of its diagnosis; raises NotFound."""
+        await self._in_session(lambda session: reviews.add(session, review))
+
+    async def reviews(self, diagnosis_id: str) -> tuple[Review, ...]:
+        """All reviews of one diagnosis, the one that counts first; raises NotFound."""
+        return await self._in_session(lambda session: reviews.of(session, diagnosis_id))
+
+    async def weeks(
+        self, count: int, today: date, task: str | None = None
+    ) -> tuple[WeekOfTask, ...]:
+        """What became of the diagnoses of the last weeks, by week and task."""
+        return await self._in_session(lambda session: reviews.weeks(session, count, today, task))
+
+    async def cases(
+        self, task: str, limit: int = 50, after: str | None = None
+    ) -> tuple[ReferenceCase, ...]:
+        """A page of a task's reference cases by id; `after` is the last id seen."""
+        some = max(0, min(limit, LONGEST_PAGE))
+        return await asyncio.to_thread(reference.cases, self._engine, task, limit=some, after=after)
+
+    async def thumbnail(self, case_id: str) -> bytes | None:
+        """The small picture of a reference case, None where there is none."""
+        return await asyncio.to_thread(reference.thumbnail, self._engine, case_id)
 
     async def check(self) -> None:
         """Returns when diagnoses can be read."""
@@ -67,17 +99,12 @@ class SqlStore:
                 raise NotFound(f"no {kind.__name__.lower()} {id[:80]!r}")
             return codec.decode(kind, record.document)
 
-    def _recent(self, limit: int, before: str | None, task: str | None) -> tuple[Diagnosis, ...]:
-        row = DiagnosisRecord
-        wanted = select(row.document).order_by(row.created_at.desc(), row.id.desc())
-        if task is not None:
-            wanted = wanted.where(row.task == task)
-        with Session(self._engine) as session:
-            if before is not None:
-                last = _find(session, before)
-                wanted = wanted.where(tuple_(row.created_at, row.id) < (last.created_at, last.id))
-            page = session.scalars(wanted.limit(max(0, min(limit, LONGEST_PAGE))))
-            return tuple(codec.decode(Diagnosis, document) for document in page)
+    async def _in_session(self, work: Callable[[Session], Done]) -> Done:
+        return await asyncio.to_thread(self._committed, work)
+
+    def _committed(self, work: Callable[[Session], Done]) -> Done:
+        with Session(self._engine) as session, session.begin():
+            return work(session)
 
     def _check(self) -> None:
         """Reads only: to ask for the right to write would wait behind every writer."""
@@ -93,13 +120,6 @@ def add(session: Session, result: Result) -> None:
     record = session.merge(_record(result))
     session.flush()
     trail.append(session, audit.created(result, record.document))
-
-
-def _find(session: Session, diagnosis_id: str) -> DiagnosisRecord:
-    record = session.get(DiagnosisRecord, diagnosis_id)
-    if record is None:
-        raise NotFound(f"no diagnosis {diagnosis_id[:80]!r}")
-    return record
 
 
 def record_of(kind: type[Any]) -> type[DiagnosisRecord]:

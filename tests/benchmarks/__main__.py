@@ -10,6 +10,7 @@ index-kinds  flat, inverted lists and graphs on the same vectors (minutes at 100
 burned-in    text printed on real images: found, and found in vain (two minutes)
 jobs         what durable jobs cost, and who goes on when a process dies (two minutes)
 audit        what recording an event costs, and checking many (seconds)
+page         first paint, and from the drop of a demo case to its answer in Chromium (two minutes)
 gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
 
@@ -27,6 +28,7 @@ from tests.benchmarks import (
     gradcam,
     index_kinds,
     jobs,
+    page,
     panel,
     retrieval,
 )
@@ -59,6 +61,9 @@ def main() -> None:
     points = chosen.add_parser("gradcam")
     points.add_argument("--cases", type=int, default=100)
     points.add_argument("--json", action="store_true")
+    opened = chosen.add_parser("page")
+    opened.add_argument("--times", type=int, default=10)
+    opened.add_argument("--json", action="store_true")
     full = chosen.add_parser("panel")
     full.add_argument("--images", type=int, default=64)
     full.add_argument("--published-images", type=int, default=5)
@@ -98,6 +103,8 @@ def main() -> None:
         jobs.main(options.engine, options.count, as_json=options.json)
     elif options.benchmark == "audit":
         audit.main(options.events, options.database, as_json=options.json)
+    elif options.benchmark == "page":
+        page.main(options.times, as_json=options.json)
     elif options.benchmark == "retrieval":
         retrieval.main(options.sizes, options.folder, as_json=options.json)
     else:

@@ -8,13 +8,17 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 from serving import a_service
 
+from service.api.cases import ReferenceCasesResponse
 from service.api.catalogue import SpecialistsResponse
+from service.api.demo_cases import ExamplesResponse
 from service.api.explanations import ExplanationResponse
 from service.api.health import ReadyResponse
 from service.api.problems import ProblemResponse
+from service.api.reviews import AgreementResponse, ReviewsResponse, WorklistResponse
 from service.api.schemas import DiagnosisResponse, TaskResponse, TasksResponse
 from service.api.schemas_jobs import JobResponse
 from service.api.schemas_text import AnswerResponse, ReportResponse
+from service.api.segmentations import SegmentationsResponse
 
 
 async def the_document(home: Path) -> dict[str, Any]:
@@ -32,6 +36,15 @@ async def test_lists_every_address(home: Path) -> None:
         "/dicom-web/{task}/studies/{study}",
         "/v1/diagnoses",
         "/v1/diagnoses/{id}",
+        "/v1/diagnoses/{id}/results",
+        "/v1/diagnoses/{id}/review",
+        "/v1/agreement",
+        "/v1/frames",
+        "/v1/segmentations",
+        "/v1/cases",
+        "/v1/cases/{id}/thumbnail",
+        "/v1/examples",
+        "/v1/examples/{task}/{name}",
         "/v1/reports",
         "/v1/reports/{id}",
         "/v1/answers",
@@ -83,16 +96,22 @@ async def test_an_explanation_is_a_picture_or_numbers(home: Path) -> None:
 
 def test_examples_are_true() -> None:
     models: list[type[BaseModel]] = [
+        AgreementResponse,
         AnswerResponse,
         DiagnosisResponse,
+        ExamplesResponse,
         ExplanationResponse,
         JobResponse,
         ProblemResponse,
         ReadyResponse,
+        ReferenceCasesResponse,
         ReportResponse,
+        ReviewsResponse,
+        SegmentationsResponse,
         SpecialistsResponse,
         TaskResponse,
         TasksResponse,
+        WorklistResponse,
     ]
 
     for model in models:

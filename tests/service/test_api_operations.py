@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-from builders import a_task, png_bytes, task_toml
+from builders import a_report_task, a_task, png_bytes, task_toml
 from fakes import FakeGeneralist, FakeIntake, FakeRetriever, FakeSpecialists, FakeStore
 from serving import a_service, problem_of
 
@@ -51,6 +51,19 @@ async def test_missing_specialists_degrade_readiness(home: Path) -> None:
     assert (reply.status_code, reply.json()["status"]) == (200, "degraded")
     assert part["part"] == "specialists of cxr-pneumonia"
     assert part["reason"] == "8 of 10 answer; missing: vgg16, alexnet"
+
+
+async def test_a_report_task_needs_no_specialists_of_its_own(home: Path) -> None:
+    task = a_report_task(consults="cxr-pneumonia")
+    (home / "tasks" / "report.toml").write_text(task_toml(task), "utf-8")
+    async with a_service(home) as service:
+        await service.settled()
+        ready = (await service.client.get("/readyz")).json()
+        panels = (await service.client.get("/v1/specialists")).json()["tasks"]
+
+    named = [part["part"] for part in ready["parts"]]
+    assert named == ["database", "generalist", "intake", "jobs", "specialists of cxr-pneumonia"]
+    assert [panel["task"] for panel in panels] == ["cxr-pneumonia"]
 
 
 @pytest.mark.parametrize(

@@ -112,16 +112,21 @@ async def through_every_door(service: Service, port: int) -> dict[str, str]:
         "source": await service.client.post("/v1/diagnoses", json=named),
         "STOW-RS": await stow(service, sound),
         "STOW-RS of a torn file": await stow(service, torn),
+        "frame": await upload(service, sound, to="/v1/frames"),
+        "worklist": await service.client.get("/v1/diagnoses"),
         "figures": await service.client.get("/metrics"),
     }
+    # Names the patient to who sent the file, and to nobody else.
+    beside = await upload(service, sound, to=f"{replies['upload'].headers['location']}/results")
+    assert beside.status_code == 200
     answers = {door: f"{reply.headers}{reply.text}" for door, reply in replies.items()}
     sent = await asyncio.to_thread(c_store, port, (sound, seeded_file(8)))
     return answers | {"C-STORE": sent}
 
 
-async def upload(service: Service, data: bytes, **fields: str) -> Any:
+async def upload(service: Service, data: bytes, *, to: str = "/v1/diagnoses", **fields: str) -> Any:
     files = {"file": (f"{MARKER}.dcm", data)}
-    return await service.client.post("/v1/diagnoses", files=files, data=fields)
+    return await service.client.post(to, files=files, data=fields)
 
 
 async def stow(service: Service, data: bytes) -> Any:

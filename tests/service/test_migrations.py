@@ -19,6 +19,7 @@ from service.errors import Misconfigured
 from service.persistence.database import MIGRATIONS, _alembic, open_engine, upgrade
 from service.persistence.records import METADATA
 from service.persistence.store import SqlStore
+from service.review import Word, accepted
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ def test_upgrading_makes_every_table_and_may_be_repeated(engine: Engine) -> None
         "api_keys",
         "audit_events",
         "audit_head",
+        "reviews",
         "alembic_version",
     }
 
@@ -77,6 +79,21 @@ async def test_diagnoses_outlive_the_arrival_of_reports_and_answers(engine: Engi
 
     assert await SqlStore(engine).get(Diagnosis, a_diagnosis().id) == a_diagnosis()
     assert {"reports", "answers"} <= set(inspect(engine).get_table_names())
+
+
+async def test_diagnoses_outlive_reviews_that_come_and_go(engine: Engine) -> None:
+    upgrade(engine)
+    store, diagnosis = SqlStore(engine), a_diagnosis()
+    await store.save(diagnosis)
+    await store.review(accepted(diagnosis, Word("user:reader", (), "", diagnosis.created_at)))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        command.downgrade(_alembic(connection), "0003")
+
+    upgrade(engine)
+
+    assert await store.get(Diagnosis, diagnosis.id) == diagnosis
+    assert await store.reviews(diagnosis.id) == ()
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:

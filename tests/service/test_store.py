@@ -29,6 +29,7 @@ from service.errors import Misconfigured, NotFound
 from service.persistence import codec
 from service.persistence.database import open_engine, upgrade
 from service.persistence.store import SqlStore
+from service.review import Wanted
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -95,14 +96,14 @@ async def test_an_unknown_id_is_not_found(store: SqlStore) -> None:
     with pytest.raises(NotFound, match="no diagnosis 'nobody'"):
         await store.get(Diagnosis, "nobody")
     with pytest.raises(NotFound):
-        await store.recent(before="nobody")
+        await store.page(after="nobody")
 
 
 async def test_saving_again_replaces(store: SqlStore) -> None:
     await store.save(a_diagnosis())
     await store.save(a_diagnosis(notes=("frame 3 of 9",)))
     assert (await store.get(Diagnosis, a_diagnosis().id)).notes == ("frame 3 of 9",)
-    assert len(await store.recent()) == 1
+    assert len(await store.page()) == 1
 
 
 async def test_recent_diagnoses_come_page_by_page_newest_first(store: SqlStore) -> None:
@@ -110,22 +111,22 @@ async def test_recent_diagnoses_come_page_by_page_newest_first(store: SqlStore) 
     for diagnosis in [*twins, *diagnoses(7)[3:]]:
         await store.save(diagnosis)
     seen: list[str] = []
-    while page := await store.recent(2, before=seen[-1] if seen else None):
-        seen += [diagnosis.id for diagnosis in page]
+    while page := await store.page(limit=2, after=seen[-1] if seen else None):
+        seen += [one.diagnosis.id for one in page]
     assert seen == [f"id {n:03}" for n in reversed(range(7))]
 
 
 async def test_recent_diagnoses_of_one_task(store: SqlStore) -> None:
     await store.save(a_diagnosis(id="chest"))
     await store.save(a_diagnosis(id="skin", task="derm"))
-    assert [diagnosis.id for diagnosis in await store.recent(task="derm")] == ["skin"]
+    assert [one.diagnosis.id for one in await store.page(Wanted(task="derm"))] == ["skin"]
 
 
 async def test_moments_are_ordered_whatever_their_time_zone(store: SqlStore) -> None:
     tokyo = datetime(2026, 1, 2, 20, tzinfo=timezone(timedelta(hours=9)))  # an hour before NOON
     await store.save(a_diagnosis(id="later", created_at=NOON))
     await store.save(a_diagnosis(id="earlier", created_at=tokyo))
-    assert [diagnosis.id for diagnosis in await store.recent()] == ["later", "earlier"]
+    assert [one.diagnosis.id for one in await store.page()] == ["later", "earlier"]
     assert (await store.get(Diagnosis, "earlier")).created_at == tokyo
 
 
@@ -133,7 +134,7 @@ def test_eight_threads_saving_at_once_lose_nothing(store: SqlStore) -> None:
     many = diagnoses(80)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda one: asyncio.run(store.save(one)), many))
-    assert len(asyncio.run(store.recent(500))) == len(many)
+    assert len(asyncio.run(store.page(limit=500))) == len(many)
 
 
 async def test_a_store_is_ready_only_with_its_tables(store: SqlStore, tmp_path: Path) -> None:
