@@ -29,7 +29,7 @@ from service.jobs.office import Terms
 from service.jobs.queue import Queue
 from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
-from service.settings import Settings, read_settings, unknown_variables
+from service.settings import MEBIBYTE, Settings, read_settings, unknown_variables
 from service.telemetry import Metrics
 
 if TYPE_CHECKING:  # SQLAlchemy is loaded when the parts are made
@@ -317,8 +317,13 @@ def _make_intake(settings: Settings) -> Intake:
 def _make_specialists(settings: Settings) -> Panel:
     from specialists.pool import SpecialistPool
 
-    folder = settings.specialists_folder
-    return SpecialistPool(folder, device=settings.device, threads=settings.threads)
+    bound = settings.specialists_memory_mb
+    return SpecialistPool(
+        settings.specialists_folder,
+        device=settings.device,
+        threads=settings.threads,
+        memory_bytes=bound and bound * MEBIBYTE,
+    )
 
 
 def _make_generalist(settings: Settings) -> Generalist:

@@ -142,6 +142,9 @@ class Settings(BaseSettings):
         None,
         description="torch threads of the generalist, specialists run at once; unset: 1 and 2",
     )
+    specialists_memory_mb: PositiveInt | None = Field(
+        None, description="bound of the specialists' weights; tasks unused for longest are unloaded"
+    )
     neighbours: int = Field(10, ge=1, le=50, description="reference cases shown to the generalist")
     retrieval_licences: Names = Field((), description="only cases of these licences are retrieved")
     retrieval_sources: Names = Field((), description="only cases of these sources (sites)")

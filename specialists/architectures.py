@@ -4,6 +4,7 @@ timm's models take their sizes as arguments; three families fix some of them in 
 assembled here from timm's and torchvision's own parts, with every size an argument.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -32,7 +33,7 @@ class EmbeddingClassifier(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        embedding = self._embed(images)
+        embedding = self.embed(images)
         return self.classify(embedding), embedding
 
     def classify(self, embedding: Tensor) -> Tensor:
@@ -49,7 +50,8 @@ class EmbeddingClassifier(nn.Module):
             for tensor in module.state_dict()
         )
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
+        """The embedding alone: all of the backbone but its last linear layer, its trunk."""
         backbone = cast(Any, self.backbone)
         return cast(
             Tensor, backbone.forward_head(backbone.forward_features(images), pre_logits=True)
@@ -65,7 +67,7 @@ class AlexNetClassifier(EmbeddingClassifier):
 
     backbone: AlexNet
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         features = self.backbone.avgpool(self.backbone.features(images))
         return cast(Tensor, self.backbone.classifier[:-1](torch.flatten(features, 1)))
 
@@ -80,6 +82,34 @@ def build(architecture: Architecture, labels: int) -> EmbeddingClassifier:
     )
     wrap = AlexNetClassifier if isinstance(backbone, AlexNet) else EmbeddingClassifier
     return wrap(backbone)
+
+
+def shadow(model: EmbeddingClassifier) -> EmbeddingClassifier:
+    """The same tensors in modules of their own: what is done to these, the model does not see."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
+
+
+def shortened(model: EmbeddingClassifier) -> EmbeddingClassifier:
+    """A shadow that embeds alike and leaves out what nobody reads.
+
+    A transformer that is pooled by its class token reads nothing else of its last block, whose
+    second half (a layer norm and the MLP) works token by token: here on the first one only. That
+    is a twentieth of such a backbone. The sum with the others broadcasts; they are not read.
+    """
+    shorter = shadow(model)
+    backbone = cast(Any, shorter.backbone)
+    if getattr(backbone, "global_pool", None) == "token":
+        last = backbone.blocks[-1]
+        last.norm2 = nn.Sequential(FirstToken(), last.norm2)
+    return shorter
+
+
+class FirstToken(nn.Module):
+    """(batch, tokens, width) → (batch, 1, width)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[:, :1]
 
 
 def on_device(model: EmbeddingClassifier, device: str) -> EmbeddingClassifier:

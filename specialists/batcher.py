@@ -38,24 +38,29 @@ class Batcher(Generic[Q, A]):
         self._queue_size, self._max_batch = queue_size, max_batch
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._arrived = asyncio.Event()
-        self._task = asyncio.create_task(self._work(), name=f"batcher {name}")
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def submit(self, request: Q) -> asyncio.Future[A]:
         """The answer to come; cancel it to withdraw. Raises PoolOverloaded when full."""
         self._forget_abandoned()
-        if self._task.done() or len(self._waiting) >= self._queue_size:
+        if self._closed or len(self._waiting) >= self._queue_size:
             raise PoolOverloaded(
                 f"specialist {self.name!r} has {len(self._waiting)} images waiting"
             )
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         self._arrived.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._work(), name=f"batcher {self.name}")
         return future
 
     async def close(self) -> None:
         """Stops; whoever still waits gets PoolOverloaded."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         self._fail([future for _, future in self._waiting], _closing(self.name))
         self._waiting.clear()
 

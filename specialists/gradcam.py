@@ -7,7 +7,6 @@ class tokens, flattened maps and earlier layers only this one points at what was
 docs/results/gradcam.md.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from specialists import catalogue, transforms
-from specialists.architectures import EmbeddingClassifier
+from specialists.architectures import shadow
 from specialists.errors import UnknownLabel
 from specialists.forward import probabilities
 from specialists.loader import Specialist
@@ -62,7 +61,7 @@ def explain(specialist: Specialist, pixels: Pixels, label: str | None = None) ->
 
 def trace(specialist: Specialist, pixels: Pixels, label: int | None) -> Trace:
     """One forward, and one backward from a label's logit down to the heat layer."""
-    model, seen = _shadow(specialist.model), list[Tensor]()
+    model, seen = shadow(specialist.model), list[Tensor]()  # who serves others gets no hook
     layer = model.backbone.get_submodule(_layer(specialist))
 
     def cut(_layer: nn.Module, _given: object, output: Tensor) -> Tensor:
@@ -95,12 +94,6 @@ def _place(specialist: Specialist, label: str) -> int:
     if label not in labels:
         raise UnknownLabel(f"no label {label[:100]!r}; known labels: {', '.join(labels)}")
     return labels.index(label)
-
-
-def _shadow(model: EmbeddingClassifier) -> EmbeddingClassifier:
-    """The same tensors in modules of their own: the model that serves others gets no hook."""
-    tensors = (*model.parameters(), *model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
 
 
 def _prepare(specialist: Specialist, pixels: Pixels) -> Tensor:

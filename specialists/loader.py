@@ -31,8 +31,8 @@ FORMAT = 1
 WEIGHTS, MANIFEST, CARD = "weights.safetensors", "manifest.json", "card.md"
 
 
-Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""(batch, 3, size, size) normalised images → logits (batch, labels), embeddings (batch, dim)."""
+Trunk = Callable[[Tensor], Tensor]
+"""(batch, 3, size, size) normalised images → embeddings (batch, dimension), float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +67,25 @@ class Manifest:
     format: int = FORMAT
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Specialist:
     """A trained specialist, ready to answer: the model is in evaluation mode, float32.
 
-    `compute` is a faster way to the model's answer (`runtime.py`), where there is one.
+    `trunk` is a faster way to the model's embeddings (`runtime.py`), where there is one. The model
+    may then have a last layer only (`head.py`), and the rest of its tensors nowhere.
     """
 
     manifest: Manifest
     model: EmbeddingClassifier = field(repr=False)
-    compute: Compute | None = field(default=None, repr=False)
+    trunk: Trunk | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
         return self.manifest.backbone
+
+    @property
+    def is_whole(self) -> bool:
+        return not any(tensor.is_meta for tensor in self.model.parameters())
 
 
 def sha256(content: bytes) -> str:
@@ -168,15 +173,20 @@ def load(folder: Path, task: Task | None = None, device: str = "cpu") -> Special
     Raises InvalidSpecialist where a file is missing or damaged, the weights' sha256 or shapes are
     not those promised, or the task's labels are others than it was trained on.
     """
+    manifest, tensors = read(folder, task)
+    model = build(architecture_of(manifest), len(manifest.labels))
+    _fill(model, tensors, manifest)
+    check_trunk(tensors, model, manifest)
+    return Specialist(manifest, on_device(model, device).eval())
+
+
+def read(folder: Path, task: Task | None = None) -> tuple[Manifest, dict[str, Tensor]]:
+    """What `load` makes a specialist of; raises InvalidSpecialist unless it is as promised."""
     manifest = read_manifest(folder)
     if task is not None:
-        _check_task(manifest, task)
-    architecture = _architecture(manifest)
-    tensors = read_weights(folder / WEIGHTS, manifest)
-    model = build(architecture, len(manifest.labels))
-    _fill(model, tensors, manifest)
-    _check_trunk(tensors, model, manifest)
-    return Specialist(manifest, on_device(model, device).eval())
+        check_task(manifest, task)
+    architecture_of(manifest)
+    return manifest, read_weights(folder / WEIGHTS, manifest)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -193,7 +203,8 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _check_task(manifest: Manifest, task: Task) -> None:
+def check_task(manifest: Manifest, task: Task) -> None:
+    """Raises InvalidSpecialist where the task is another than the one it was trained for."""
     if manifest.task != task.name or manifest.kind != task.kind:
         raise InvalidSpecialist(
             f"specialist {manifest.backbone!r} was trained for the {manifest.kind} task "
@@ -206,7 +217,8 @@ def _check_task(manifest: Manifest, task: Task) -> None:
         )
 
 
-def _architecture(manifest: Manifest) -> Architecture:
+def architecture_of(manifest: Manifest) -> Architecture:
+    """Its architecture in the catalogue; raises InvalidSpecialist, also on other preprocessing."""
     try:
         architecture = catalogue.find(manifest.backbone).at(manifest.scale)
     except UnknownBackbone as error:
@@ -243,9 +255,7 @@ def read_weights(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         raise InvalidSpecialist(f"{path.name} of {manifest.backbone!r} is damaged") from error
 
 
-def _check_trunk(
-    tensors: dict[str, Tensor], model: EmbeddingClassifier, manifest: Manifest
-) -> None:
+def check_trunk(tensors: dict[str, Tensor], model: EmbeddingClassifier, manifest: Manifest) -> None:
     promised = manifest.trunk_sha256
     if promised and trunk.sha256(tensors, model.classifier_names()) != promised:
         raise InvalidSpecialist(
@@ -267,7 +277,12 @@ def _fill(model: EmbeddingClassifier, tensors: dict[str, Tensor], manifest: Mani
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InvalidSpecialist(
-            f"the weights of {manifest.backbone!r} do not fit the {manifest.scale} architecture "
-            f"with {len(manifest.labels)} labels"
-        ) from error
+        raise unfit(manifest) from error
+
+
+def unfit(manifest: Manifest) -> InvalidSpecialist:
+    """The error of weights whose names or shapes are not those of the architecture."""
+    return InvalidSpecialist(
+        f"the weights of {manifest.backbone!r} do not fit the {manifest.scale} architecture "
+        f"with {len(manifest.labels)} labels"
+    )

@@ -1,17 +1,23 @@
 """The specialists of one task, each with its queue, and what they say together."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from specialists import catalogue, transforms
+from specialists import catalogue, loader, transforms
 from specialists.batcher import Batcher
-from specialists.catalogue import Scale
-from specialists.errors import PoolOverloaded, SpecialistUnavailable, UnknownBackbone
+from specialists.description import LoadedPanel, described_by
+from specialists.errors import (
+    InvalidSpecialist,
+    PoolOverloaded,
+    SpecialistUnavailable,
+    UnknownBackbone,
+)
 from specialists.forward import forward
 from specialists.loader import Preprocessing, Specialist
 from specialists.prediction import (
@@ -21,58 +27,92 @@ from specialists.prediction import (
     Pixels,
     SpecialistPrediction,
 )
+from specialists.stamps import Stamp
 from specialists.task import Task
 
 Answer = tuple[SpecialistPrediction, Embedding]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedSpecialist:
-    """A specialist that can answer."""
-
-    name: str
-    scale: Scale
-    weights_sha256: str
-    validation: dict[str, float | None]  # metrics on its validation split
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedPanel:
-    """Who can answer for a task, and who should but cannot."""
-
-    task: str
-    specialists: tuple[LoadedSpecialist, ...]
-    missing: tuple[MissingSpecialist, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """A specialist and the queue in front of it."""
+    """A specialist, the queue in front of it, and how many are counting on it."""
 
-    specialist: Specialist
-    batcher: Batcher[Tensor, Answer]
+    def __init__(
+        self, specialist: Specialist, batcher: Batcher[Tensor, Answer], seconds: float = 0.0
+    ) -> None:
+        self.specialist, self.batcher, self.seconds = specialist, batcher, seconds
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    @property
+    def is_used(self) -> bool:
+        return self._users > 0
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While this lasts, the member is not retired."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def retire(self) -> None:
+        """Stops once nobody counts on it any more; whoever calls sees that nobody new does."""
+        await self._unused.wait()
+        await self.batcher.close()
+
+    def serves(self, task: Task) -> bool:
+        """Whether it was trained for a task as it is now."""
+        try:
+            loader.check_task(self.specialist.manifest, task)
+        except InvalidSpecialist:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """The members of one task in the panel's order, and who is missing."""
+    """The members of one task in the panel's order, and who is missing.
+
+    `stamps` tell how every folder looked when it was last dealt with; `refused` gives the reasons
+    why members stay although their folders hold something newer.
+    """
 
     task: Task
     members: tuple[Member, ...]
     missing: tuple[MissingSpecialist, ...]
+    stamps: Mapping[str, Stamp]
+    refused: Mapping[str, str]
+
+    @property
+    def is_used(self) -> bool:
+        return any(member.is_used for member in self.members)
 
     async def consult(self, pixels: Pixels) -> Consultation:
         """Asks every member at once; raises PoolOverloaded, ValueError on unusable pixels."""
-        inputs = await asyncio.to_thread(_prepare, pixels, self.members)
+        how = [member.specialist.manifest.preprocessing for member in self.members]
+        inputs = await asyncio.to_thread(prepare, pixels, how)
         futures = _submit(self.members, inputs)
         answers = await asyncio.gather(*futures, return_exceptions=True)
         return self._consultation(answers)
 
-    def find(self, name: str) -> Specialist:
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While this lasts its members are not retired, whatever takes their place."""
+        with ExitStack() as stack:
+            for member in self.members:
+                stack.enter_context(member.used())
+            yield
+
+    def find(self, name: str) -> Member:
         """One member; raises SpecialistUnavailable, or UnknownBackbone with those that belong."""
         for member in self.members:
             if member.specialist.name == name:
-                return member.specialist
+                return member
         for absent in self.missing:
             if absent.specialist == name:
                 raise SpecialistUnavailable(f"specialist {name!r} cannot answer: {absent.reason}")
@@ -82,7 +122,8 @@ class Panel:
         )
 
     def describe(self) -> LoadedPanel:
-        specialists = tuple(_describe(member.specialist) for member in self.members)
+        manifests = [member.specialist.manifest for member in self.members]
+        specialists = tuple(described_by(one, self.refused.get(one.backbone)) for one in manifests)
         return LoadedPanel(self.task.name, specialists, self.missing)
 
     def _consultation(self, answers: Sequence[Answer | BaseException]) -> Consultation:
@@ -124,34 +165,31 @@ def answer(specialist: Specialist, images: Sequence[Tensor]) -> list[Answer]:
     ]
 
 
-def _prepare(pixels: Pixels, members: Sequence[Member]) -> list[Tensor]:
-    """(3, size, size) for each member; computed once for all that see alike."""
+def prepare(pixels: Pixels, preprocessings: Sequence[Preprocessing]) -> list[Tensor]:
+    """(3, size, size) for each; resized once a size, computed once for all that see alike."""
     prepared: dict[Preprocessing, Tensor] = {}
     resized: dict[int, Pixels] = {}
-    for member in members:
-        how = member.specialist.manifest.preprocessing
+    for how in preprocessings:
         if how.input_size not in resized:
             resized[how.input_size] = transforms.resize(pixels, how.input_size)
         if how not in prepared:
             batch = resized[how.input_size][None]
             prepared[how] = transforms.normalise(batch, how.mean, how.std)[0]
-    return [prepared[member.specialist.manifest.preprocessing] for member in members]
+    return [prepared[how] for how in preprocessings]
 
 
 def _submit(members: Sequence[Member], inputs: Sequence[Tensor]) -> list[asyncio.Future[Answer]]:
-    """All questions or none: where one queue is full, those already asked are withdrawn."""
-    futures: list[asyncio.Future[Answer]] = []
+    """All questions or none: where one queue is full, those already asked are withdrawn.
+
+    The slowest specialist is asked first: begun last, it would keep one core busy while the
+    others have nothing left to do.
+    """
+    futures: dict[int, asyncio.Future[Answer]] = {}
     try:
-        for member, image in zip(members, inputs, strict=True):
-            futures.append(member.batcher.submit(image))
+        for place in sorted(range(len(members)), key=lambda place: -members[place].seconds):
+            futures[place] = members[place].batcher.submit(inputs[place])
     except PoolOverloaded:
-        for future in futures:
+        for future in futures.values():
             future.cancel()
         raise
-    return futures
-
-
-def _describe(specialist: Specialist) -> LoadedSpecialist:
-    manifest = specialist.manifest
-    validation = dict(manifest.validation)
-    return LoadedSpecialist(specialist.name, manifest.scale, manifest.weights_sha256, validation)
+    return [futures[place] for place in range(len(members))]

@@ -1,35 +1,42 @@
-"""Every panel of a folder, loaded when needed and consulted off the event loop."""
+"""Every panel of a folder, read when needed and consulted off the event loop."""
 
 import asyncio
-import threading
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from specialists import gradcam, runtime
+from specialists import gradcam
 from specialists.batcher import Batcher
-from specialists.catalogue import panel_of
-from specialists.errors import InvalidSpecialist, PoolOverloaded
-from specialists.loader import Specialist, load
-from specialists.panel import LoadedPanel, Member, Panel, answer
-from specialists.prediction import Consultation, Explanation, MissingSpecialist, Pixels
+from specialists.description import LoadedPanel
+from specialists.draft import Draft
+from specialists.errors import InvalidSpecialist, PoolOverloaded, SpecialistUnavailable
+from specialists.loader import Specialist
+from specialists.panel import Member, Panel, answer
+from specialists.prediction import Consultation, Explanation, Pixels
+from specialists.reader import Reader, Ready
 from specialists.segmentation.serving import Segmenters, beside
+from specialists.shelf import Shelf
+from specialists.stamps import Stamp
 from specialists.task import Task
+from specialists.threads import single_core_workers
 
-COMPILED = ".compiled"
-"""Beside the tasks' folders: graphs kept from one start to the next."""
+WATCH_SECONDS = 2.0
 WORKERS = 2
 """On two cores one nano consultation takes 22 ms with one worker as with two, 64 at once 0.7 s."""
+MAX_BATCH, MAX_BATCH_ON_GPU = 8, 64
+
+logger = logging.getLogger(__name__)
 
 
 class SpecialistPool:
     """All panels of `folder/TASK/BACKBONE`, and the segmentation specialists beside them.
 
+    They answer as they lie there: what changes on disk is noticed and taken over.
     `threads` specialists run at the same time on one core each. `queue_size` images may wait per
-    specialist, and up to `max_batch` of them are answered together.
+    specialist, and up to `max_batch` of them are answered together. `memory_bytes` bounds the
+    weights in memory: tasks that have gone unused for longest are read again when they are asked.
     """
 
     def __init__(
@@ -38,50 +45,61 @@ class SpecialistPool:
         *,
         device: str = "cpu",
         queue_size: int = 64,
-        max_batch: int = 16,
+        max_batch: int | None = None,
         threads: int | None = None,
+        memory_bytes: int | None = None,
+        watch_seconds: float = WATCH_SECONDS,
     ) -> None:
-        self._folder, self._device = folder, device
-        self._queue_size, self._max_batch = queue_size, max_batch
-        self._threads = threads or (WORKERS if device == "cpu" else 1)
+        self._queue_size = queue_size
+        self._max_batch = max_batch or (MAX_BATCH if device == "cpu" else MAX_BATCH_ON_GPU)
+        self._threads = threads or WORKERS
         self._workers = asyncio.Semaphore(self._threads)
         self._executor: ThreadPoolExecutor | None = None
-        self._panels: dict[str, Panel] = {}
-        self._loading: dict[str, asyncio.Task[Panel]] = {}
+        self._reader, self._shelf = Reader(folder, device), Shelf(memory_bytes)
         self._segmenters = Segmenters(folder, device)
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._watch_seconds = watch_seconds
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Starts the threads; a panel is loaded by `load`, or when it is first consulted."""
         if self._executor is None:
-            self._executor = await asyncio.to_thread(_single_core_workers, self._threads)
+            work = partial(single_core_workers, self._threads, "specialist")
+            self._executor = await asyncio.to_thread(work)
             self._segmenters.start(self._executor, self._workers)
+            await self._reader.start()
+            self._watching = asyncio.create_task(self._watch(), name="watch specialists")
 
     async def close(self) -> None:
         """Stops; a consultation under way gets PoolOverloaded."""
         executor, self._executor = self._executor, None
-        loading = list(self._loading.values())
-        for task in loading:
-            task.cancel()
-        await asyncio.gather(*loading, return_exceptions=True)
+        jobs = [*self._loading.values(), *([self._watching] if self._watching else [])]
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        await self._reader.close()
         await self._segmenters.close()
-        await _close([member for panel in self._panels.values() for member in panel.members])
-        self._panels.clear()
+        await self._shelf.close()
         if executor is not None:
             await asyncio.to_thread(executor.shutdown)
 
     async def load(self, task: Task) -> LoadedPanel:
-        """Loads a task's panel, or whoever an earlier attempt found missing."""
-        panel = self._known(task)
+        """Makes a task's panel ready, or whoever an earlier attempt found missing.
+
+        Where memory is short it is described only, and read when it is first consulted.
+        """
+        panel = self._shelf.use(task)
         if panel is None or panel.missing:
-            panel = await self._load_once(task)
+            await self._load_once(task, wanted=False)
         work = partial(self._segmenters.find, task)
         await asyncio.get_running_loop().run_in_executor(self._started(), work)
-        return self._segmenters.described(panel.describe(), task)
+        return next(panel for panel in self.loaded() if panel.task == task.name)
 
     def loaded(self) -> tuple[LoadedPanel, ...]:
-        """Every panel loaded so far."""
-        panels = self._panels.values()
-        return tuple(self._segmenters.described(one.describe(), one.task) for one in panels)
+        """Every panel known so far, those first that are in memory."""
+        panels = self._shelf.described()
+        return tuple(self._segmenters.described(panel, task) for task, panel in panels)
 
     async def consult(self, pixels: Pixels, task: Task) -> Consultation:
         """What every specialist of a task says of an image, (height, width, 3) uint8 RGB.
@@ -90,10 +108,10 @@ class SpecialistPool:
         missing or fails is reported in `missing`. Raises PoolOverloaded where a queue of the panel
         is full or the pool is closed, ValueError on pixels of another shape.
         """
-        panel = self._known(task) or await self._load_once(task)
-        return beside(
-            *await asyncio.gather(panel.consult(pixels), self._segmenters.outline(pixels, task))
-        )
+        panel = await self._panel(task)
+        with panel.used():
+            said = panel.consult(pixels)
+            return beside(*await asyncio.gather(said, self._segmenters.outline(pixels, task)))
 
     async def explain(
         self, pixels: Pixels, task: Task, specialist: str, label: str | None = None
@@ -102,90 +120,107 @@ class SpecialistPool:
 
         Raises UnknownBackbone, UnknownLabel, SpecialistUnavailable, PoolOverloaded, ValueError.
         """
-        panel = self._known(task) or await self._load_once(task)
+        panel = await self._panel(task)
         chosen = panel.find(specialist)
-        work = partial(gradcam.explain, chosen, pixels, label)
-        async with self._workers:
-            return await asyncio.get_running_loop().run_in_executor(self._started(), work)
+        with chosen.used():
+            whole = await self._whole(chosen, task)
+            work = partial(gradcam.explain, whole, pixels, label)
+            async with self._workers:
+                return await asyncio.get_running_loop().run_in_executor(self._started(), work)
 
-    def _known(self, task: Task) -> Panel | None:
-        """The loaded panel; a task whose description has changed since is loaded again."""
-        panel = self._panels.get(task.name)
-        return panel if panel is not None and panel.task == task else None
+    async def _whole(self, member: Member, task: Task) -> Specialist:
+        """A specialist that computes as a graph has its gradients on disk only."""
+        if member.specialist.is_whole:
+            return member.specialist
+        try:
+            return await self._reader.whole(task, member.specialist)
+        except InvalidSpecialist as error:
+            raise SpecialistUnavailable(str(error)) from error
 
-    async def _load_once(self, task: Task) -> Panel:
+    async def _panel(self, task: Task) -> Panel:
+        """The panel, read first if need be; nothing is awaited between finding and giving it."""
+        self._started()
+        while (panel := self._shelf.use(task)) is None:
+            await self._load_once(task, wanted=True)
+        return panel
+
+    async def _load_once(self, task: Task, *, wanted: bool) -> None:
         """Whoever asks meanwhile waits for the same loading, which outlives each of them."""
         loading = self._loading.get(task.name)
         if loading is None:
-            loading = asyncio.create_task(self._load(task), name=f"load panel {task.name}")
+            work = self._load(task, wanted=wanted)
+            loading = asyncio.create_task(work, name=f"load panel {task.name}")
             self._loading[task.name] = loading
             loading.add_done_callback(lambda _: self._loading.pop(task.name))
-        panel = await asyncio.shield(loading)
-        return panel if panel.task == task else await self._load_once(task)
-
-    async def _load(self, task: Task) -> Panel:
-        known, old = self._known(task), self._panels.get(task.name)
-        kept = {m.specialist.name: m for m in known.members} if known else {}
-        found = [kept.get(key) or await self._load_member(key, task) for key in panel_of(task)]
-        panel = Panel(
-            task=task,
-            members=tuple(one for one in found if isinstance(one, Member)),
-            missing=tuple(one for one in found if isinstance(one, MissingSpecialist)),
-        )
-        self._panels[task.name] = panel
-        if old is not None and old is not known:
-            await _close(old.members)
-        return panel
-
-    async def _load_member(self, key: str, task: Task) -> Member | MissingSpecialist:
-        executor = self._started()
-        loop = asyncio.get_running_loop()
-        folder = self._folder / task.name / key
         try:
-            specialist = await loop.run_in_executor(executor, self._read, folder, task)
+            await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            if loading.cancelled():
+                raise PoolOverloaded("the panel is closing") from None
+            raise
+
+    async def _load(self, task: Task, *, wanted: bool) -> None:
+        """Reads what is new of a panel; one that nobody has asked yet makes no other go."""
+        async with self._one_at_a_time:
+            stamps = await self._reader.stamps(task)
+            former = self._shelf.get(task.name)
+            draft = Draft.of(task, former)
+            new = draft.new(stamps)
+            needed = await self._reader.expected_bytes(task, new)
+            if wanted or former is not None:
+                self._shelf.make_room(needed, spare=task.name)
+            if wanted or former is not None or self._shelf.has_room(needed):
+                await self._fill(draft, former, new, stamps)
+            else:
+                self._shelf.rest(await self._reader.described(task, stamps))
+
+    async def _fill(
+        self, draft: Draft, former: Panel | None, new: Sequence[str], stamps: Mapping[str, Stamp]
+    ) -> None:
+        """One specialist after another; where the panel answers already, each as it is ready."""
+        for name in new:
+            await self._read(draft, name, stamps[name])
+            if former is not None and former.task == draft.task:
+                self._shelf.put(draft.panel())
+        self._shelf.put(draft.panel())
+
+    async def _read(self, draft: Draft, name: str, stamp: Stamp) -> None:
+        try:
+            ready = await self._reader.read(draft.task, name)
         except InvalidSpecialist as error:
-            return MissingSpecialist(key, str(error))
+            draft.refuse(name, stamp, str(error))
+            if name in draft.members:
+                logger.warning("%s of %s is not replaced: %s", name, draft.task.name, error)
+        else:
+            draft.take(self._member(ready), ready.stamp)
+
+    def _member(self, ready: Ready) -> Member:
         batcher = Batcher(
-            key,
-            partial(answer, specialist),
-            executor=executor,
+            ready.specialist.name,
+            partial(answer, ready.specialist),
+            executor=self._started(),
             workers=self._workers,
             queue_size=self._queue_size,
             max_batch=self._max_batch,
         )
-        return Member(specialist, batcher)
+        return Member(ready.specialist, batcher, ready.seconds)
 
-    def _read(self, folder: Path, task: Task) -> Specialist:
-        """From disk, and made fast: seconds for a full-size one, hence never in a request's way."""
-        cache = self._folder / COMPILED
-        return runtime.accelerated(load(folder, task, self._device), self._device, cache)
+    async def _watch(self) -> None:
+        """Takes over what has changed on disk, once it has looked the same twice."""
+        before: dict[str, Mapping[str, Stamp]] = {}
+        while True:
+            await asyncio.sleep(self._watch_seconds)
+            self._shelf.trim()
+            for task, taken in self._shelf.stamps():
+                try:
+                    now = await self._reader.stamps(task)
+                    if now != taken and now == before.get(task.name):
+                        await self._load_once(task, wanted=False)
+                    before[task.name] = now
+                except Exception:  # whatever is wrong with one task, the others are watched
+                    logger.exception("specialists of %s are not watched", task.name)
 
     def _started(self) -> ThreadPoolExecutor:
         if self._executor is None:
             raise PoolOverloaded("the panel is not running")
         return self._executor
-
-
-async def _close(members: Sequence[Member]) -> None:
-    await asyncio.gather(*(member.batcher.close() for member in members))
-
-
-def _single_core_workers(threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch uses one core; in all others it goes on using as many as before.
-
-    torch.set_num_threads sets the calling thread's number and the default of threads yet to come,
-    so the default is put back once the workers have theirs. A thread takes the default over when
-    it first asks for its number, also after its own was set; so it asks first.
-    """
-    before = torch.get_num_threads()
-    everyone = threading.Barrier(threads)
-
-    def begin(_: int) -> None:
-        torch.get_num_threads()
-        torch.set_num_threads(1)
-        everyone.wait()
-
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="specialist")
-    list(executor.map(begin, range(threads)))
-    torch.set_num_threads(before)
-    return executor

@@ -1,86 +1,99 @@
-"""How a full-size specialist computes: in PyTorch as it was trained, or as a compiled graph.
+"""How a full-size specialist computes: in PyTorch as it was trained, or by a faster way.
 
 Chosen by measurement (docs/results/panel.md, docs/decisions/0007-compiled-specialists.md): on a
-CPU the graph in bfloat16 answers a single image about as fast as one of a batch. Nano models stay
-as they are: they gain little, and their figures stay those of training.
+CPU an OpenVINO graph in bfloat16, on a GPU captured CUDA graphs. Nano models stay as they are:
+they gain little, and their figures stay those of training.
 """
 
 import importlib.util
 import logging
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 the name torch's own documentation uses
 from torch import Tensor
 
+from specialists import cuda, graph, head, loader
 from specialists.catalogue import Scale
-from specialists.loader import Compute, Specialist
+from specialists.errors import InvalidSpecialist
+from specialists.forward import forward
+from specialists.graph import GraphUnavailable, probe
+from specialists.loader import Specialist
+from specialists.task import Task
 
-BF16 = "BF16"
+LEAST_COSINE = 0.999
+"""Between the embeddings of a probe by the faster way and by PyTorch in float32."""
 
 logger = logging.getLogger(__name__)
 
 
-class CompiledGraph:
-    """The model exported to OpenVINO, on one core, in bfloat16 where the CPU computes in it.
+def ready(
+    folder: Path, task: Task, device: str = "cpu", stop: threading.Event | None = None
+) -> Specialist:
+    """The specialist in a folder with the fastest way to compute it here; raises InvalidSpecialist.
 
-    Several threads may call it; they take turns. `cache` keeps what was compiled, so that the next
-    start is quicker.
+    A way that says something else than PyTorch in float32 is not taken. The first time takes a
+    full-size one some ten seconds on a CPU; `stop` cuts them short.
     """
-
-    def __init__(self, model: torch.nn.Module, size: int, cache: Path | None = None) -> None:
-        import openvino
-
-        core = openvino.Core()
-        if cache is not None:
-            core.set_property({"CACHE_DIR": str(cache)})
-        precise = BF16 not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        graph = openvino.convert_model(model, example_input=torch.zeros(2, 3, size, size))
-        graph.reshape([-1, 3, size, size])
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32" if precise else "bf16",
-            "INFERENCE_NUM_THREADS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        self._request: Any = core.compile_model(graph, "CPU", settings).create_infer_request()
-        self._turn = threading.Lock()
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        with self._turn:
-            self._request.infer([images.contiguous().numpy()])
-            logits, embeddings = (
-                torch.from_numpy(self._request.get_output_tensor(place).data.copy())
-                for place in (0, 1)
-            )
-        return logits, embeddings
+    is_full = loader.read_manifest(folder).scale is Scale.FULL
+    if is_full and device.startswith("cuda"):
+        return _captured(loader.load(folder, task, device))
+    if is_full and device == "cpu" and importlib.util.find_spec("openvino"):
+        return _compiled(folder, task, stop or threading.Event())
+    return loader.load(folder, task, device)
 
 
-def accelerated(specialist: Specialist, device: str, cache: Path | None = None) -> Specialist:
-    """The specialist with the fastest way to compute it here; as it is where there is none."""
-    if specialist.manifest.scale is not Scale.FULL:
+def whole(specialist: Specialist, folder: Path) -> Specialist:
+    """The specialist with all its tensors, for gradients.
+
+    Raises InvalidSpecialist where the folder cannot be read, or holds other weights by now.
+    """
+    if specialist.is_whole:
         return specialist
-    if device.startswith("cuda"):
-        return replace(specialist, compute=_half(specialist.model))
-    if device == "cpu" and importlib.util.find_spec("openvino"):
-        return _compiled(specialist, cache)
-    return specialist
+    found = loader.load(folder)
+    if found.manifest.weights_sha256 != specialist.manifest.weights_sha256:
+        raise InvalidSpecialist(f"{specialist.name!r} has just been replaced: ask again")
+    return found
 
 
-def _half(model: torch.nn.Module) -> Compute:
-    def compute(images: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cuda", torch.bfloat16):
-            logits, embeddings = model(images)
-        return logits.float(), embeddings.float()
+def rehearsed(specialist: Specialist) -> float:
+    """Seconds of one image, after a first one that prepares what later ones find ready."""
+    image = probe(specialist.manifest.preprocessing.input_size)
+    forward(specialist, image)
+    started = time.perf_counter()
+    forward(specialist, image)
+    return time.perf_counter() - started
 
-    return compute
+
+def agree(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two ways to compute embeddings, (images, dimension), say the same."""
+    cosine = F.cosine_similarity(ours.float(), theirs.float().to(ours.device))
+    return bool(cosine.min() >= LEAST_COSINE)
 
 
-def _compiled(specialist: Specialist, cache: Path | None) -> Specialist:
-    size = specialist.manifest.preprocessing.input_size
+def _compiled(folder: Path, task: Task, stop: threading.Event) -> Specialist:
+    """Its last layer, and a graph in place of all other tensors; else all of it in PyTorch."""
+    found = head.load(folder, task)
+    manifest = found.manifest
     try:
-        return replace(specialist, compute=CompiledGraph(specialist.model, size, cache))
-    except RuntimeError:  # OpenVINO's own errors are of no other class
-        logger.warning("%s cannot be compiled and computes uncompiled", specialist.name)
+        trunk = graph.read(folder, manifest, stop)
+    except GraphUnavailable as error:
+        logger.warning("%s computes uncompiled, without a graph: %s", found.name, error)
+        return loader.load(folder, task)
+    if not agree(trunk(probe(manifest.preprocessing.input_size)), trunk.promise):
+        logger.warning("%s computes uncompiled: its graph says something else", found.name)
+        return loader.load(folder, task)
+    return replace(found, trunk=trunk)
+
+
+@torch.inference_mode()
+def _captured(specialist: Specialist) -> Specialist:
+    size = specialist.manifest.preprocessing.input_size
+    trunk, image = cuda.CapturedTrunk(specialist.model, size), probe(size)
+    if not agree(trunk(image), specialist.model.embed(image.to("cuda"))):
+        logger.warning("%s computes in float32: bfloat16 says something else", specialist.name)
         return specialist
+    return replace(specialist, trunk=trunk)

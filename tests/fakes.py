@@ -78,6 +78,7 @@ class FakeLoadedSpecialist:
     scale: str
     weights_sha256: str
     validation: dict[str, float | None]
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class FakePanel:
     task: str
     specialists: tuple[FakeLoadedSpecialist, ...]
     missing: tuple[MissingSpecialist, ...]
+    in_memory: bool = True
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """What can be asked and who answers: tasks and their specialists."""
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import examples, problems
 from service.api.access import needs
@@ -19,6 +19,9 @@ class SpecialistResponse(BaseModel):
     scale: str
     weights_sha256: Sha256
     validation: dict[str, float | None]
+    refused: str | None = Field(
+        None, description="why the newer one in its folder does not take its place"
+    )
 
 
 class MissingSpecialistResponse(BaseModel):
@@ -31,6 +34,7 @@ class PanelResponse(BaseModel):
 
     task: str
     loading: bool
+    in_memory: bool = Field(description="if not, they are read when the task is asked")
     specialists: list[SpecialistResponse]
     missing: list[MissingSpecialistResponse]
 
@@ -71,7 +75,10 @@ async def get_task(name: str, serving: ServingDep) -> TaskResponse:
     responses=problems.responses(422, 500),
 )
 async def list_specialists(serving: ServingDep) -> SpecialistsResponse:
-    """Who answers for each task with labels, and who is missing and why."""
+    """Who answers for each task with labels, and who is missing and why.
+
+    Specialists that are added, replaced or removed in the home folder show here within seconds.
+    """
     tasks = await serving.tasks.all()
     panels, loading = serving.panels(), serving.tasks.loading
     names = [task.name for task in tasks.values() if task.is_labelled]
@@ -84,6 +91,7 @@ def _panel(task: str, loading: bool, panel: LoadedPanel | None) -> PanelResponse
     return PanelResponse(
         task=task,
         loading=loading,
+        in_memory=panel is not None and panel.in_memory,
         specialists=[_specialist(specialist) for specialist in panel.specialists] if panel else [],
         missing=[
             MissingSpecialistResponse(specialist=missing.specialist, reason=missing.reason)
@@ -98,4 +106,5 @@ def _specialist(specialist: LoadedSpecialist) -> SpecialistResponse:
         scale=specialist.scale,
         weights_sha256=specialist.weights_sha256,
         validation=dict(specialist.validation),
+        refused=specialist.refused,
     )

@@ -44,6 +44,8 @@ class LoadedSpecialist(Protocol):
     def weights_sha256(self) -> str: ...
     @property
     def validation(self) -> Mapping[str, float | None]: ...
+    @property
+    def refused(self) -> str | None: ...
 
 
 class LoadedPanel(Protocol):
@@ -55,6 +57,8 @@ class LoadedPanel(Protocol):
     def specialists(self) -> tuple[LoadedSpecialist, ...]: ...
     @property
     def missing(self) -> tuple[MissingSpecialist, ...]: ...
+    @property
+    def in_memory(self) -> bool: ...
 
 
 class Panel(ports.Specialists, Protocol):
@@ -156,7 +160,7 @@ class Serving:
         return self.office.jobs
 
     def panels(self) -> dict[str, LoadedPanel]:
-        """The panels loaded so far, by task."""
+        """The panels known so far, by task."""
         return {panel.task: panel for panel in self.parts.specialists.loaded()}
 
 

@@ -145,12 +145,14 @@ SPECIALISTS: dict[str, Any] = {
         {
             "task": "cxr-pneumonia",
             "loading": False,
+            "in_memory": True,
             "specialists": [
                 {
                     "specialist": "resnet18",
                     "scale": "nano",
                     "weights_sha256": _SHA256,
                     "validation": {"accuracy": 0.91, "auroc": 0.96},
+                    "refused": None,
                 }
             ],
             "missing": [{"specialist": "vgg16", "reason": "no weights for 'vgg16'"}],

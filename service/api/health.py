@@ -157,8 +157,17 @@ def _panel(task: str, panel: LoadedPanel | None) -> PartResponse:
     if panel is None:
         return PartResponse(part=part, status=Status.DEGRADED, reason="none are loaded")
     if not panel.missing:
-        return PartResponse(part=part, status=Status.READY)
+        return _complete(part, panel)
     total = len(panel.specialists) + len(panel.missing)
     names = ", ".join(missing.specialist for missing in panel.missing)
     reason = f"{len(panel.specialists)} of {total} answer; missing: {names}"
+    return PartResponse(part=part, status=Status.DEGRADED, reason=reason)
+
+
+def _complete(part: str, panel: LoadedPanel) -> PartResponse:
+    """Everyone answers, perhaps with weights that somebody meant to replace."""
+    refused = ", ".join(one.name for one in panel.specialists if one.refused)
+    if not refused:
+        return PartResponse(part=part, status=Status.READY)
+    reason = f"what was put in place of these is refused: {refused}"
     return PartResponse(part=part, status=Status.DEGRADED, reason=reason)

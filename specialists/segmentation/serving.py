@@ -8,9 +8,8 @@ from pathlib import Path
 
 from specialists import transforms
 from specialists.batcher import Batcher
+from specialists.description import LoadedPanel, described_by
 from specialists.errors import InvalidSpecialist, PoolOverloaded
-from specialists.loader import Manifest
-from specialists.panel import LoadedPanel, LoadedSpecialist
 from specialists.prediction import Consultation, MissingSpecialist, Pixels, Segmentation
 from specialists.segmentation import evidence, models, network
 from specialists.segmentation.network import Segmenter
@@ -97,7 +96,7 @@ class Segmenters:
         found, missing = self._found.get(task.name, ((), ()))
         return replace(
             panel,
-            specialists=(*panel.specialists, *(_described(one.manifest) for one in found)),
+            specialists=(*panel.specialists, *(described_by(one.manifest) for one in found)),
             missing=(*panel.missing, *missing),
         )
 
@@ -111,12 +110,6 @@ class Segmenters:
             tuple(one for one in outlined if isinstance(one, Segmentation)),
             (*missing, *(one for one in outlined if isinstance(one, MissingSpecialist))),
         )
-
-
-def _described(manifest: Manifest) -> LoadedSpecialist:
-    return LoadedSpecialist(
-        manifest.backbone, manifest.scale, manifest.weights_sha256, dict(manifest.validation)
-    )
 
 
 def _outlined(segmenter: Segmenter, pixels: Pixels) -> Segmentation | MissingSpecialist:

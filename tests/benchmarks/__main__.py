@@ -3,6 +3,7 @@
 end-to-end   one warm diagnosis, against the published procedure with the same models
 generalist   an arbitration after its initial diagnosis, and without, on both engines (minutes)
 panel        ten full-size specialists, against the published procedure (a quarter of an hour)
+swap         latency of other consultations while a specialist is replaced (minutes)
 evaluation   GSCo against every other system, deceptions, ablations, other hospitals (an hour)
 retrieval    1k to 1M reference cases: recall, latency, memory, additions (a quarter of an hour)
 features     pooled against unpooled features, one retriever against all, on real data (minutes)
@@ -15,9 +16,10 @@ gradcam      pointing game of every specialist's heat map on phantoms, against c
 """
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
-from specialists.catalogue import Scale
+from specialists.catalogue import PANEL, Scale
 from tests.benchmarks import (
     audit,
     burned_in,
@@ -31,6 +33,7 @@ from tests.benchmarks import (
     page,
     panel,
     retrieval,
+    swap,
 )
 
 
@@ -66,9 +69,20 @@ def main() -> None:
     opened.add_argument("--json", action="store_true")
     full = chosen.add_parser("panel")
     full.add_argument("--images", type=int, default=64)
-    full.add_argument("--published-images", type=int, default=5)
+    full.add_argument("--published-images", type=int, default=2, help="in each round")
+    full.add_argument("--references", type=int, default=546)
+    full.add_argument("--rounds", type=int, default=5)
     full.add_argument("--scale", type=Scale, default=Scale.FULL, choices=list(Scale))
+    full.add_argument("--device", default="cpu")
+    full.add_argument("--specialists", type=Path, help="a trained panel, instead of random weights")
+    full.add_argument("--backbones", nargs="+", default=list(PANEL), help="some: only their table")
+    full.add_argument("--compiler", action="store_true", help="torch.compile, too")
     full.add_argument("--json", action="store_true")
+    changes = chosen.add_parser("swap")
+    changes.add_argument("--scale", type=Scale, default=Scale.FULL, choices=list(Scale))
+    changes.add_argument("--rounds", type=int, default=5)
+    changes.add_argument("--pace", type=float, default=1.0, help="seconds between two images")
+    changes.add_argument("--json", action="store_true")
     near = chosen.add_parser("retrieval")
     near.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     near.add_argument("--folder", type=Path, help="where the temporary homes go (5 GB at 1M)")
@@ -90,7 +104,9 @@ def main() -> None:
     elif options.benchmark == "generalist":
         generalist.main(options.cases, as_json=options.json)
     elif options.benchmark == "panel":
-        panel.main(options.images, options.published_images, options.scale, as_json=options.json)
+        panel.main(_panel_options(options), as_json=options.json)
+    elif options.benchmark == "swap":
+        swap.main(options.scale, options.rounds, options.pace, as_json=options.json)
     elif options.benchmark == "gradcam":
         gradcam.main(options.cases, as_json=options.json)
     elif options.benchmark == "index-kinds":
@@ -109,6 +125,12 @@ def main() -> None:
         retrieval.main(options.sizes, options.folder, as_json=options.json)
     else:
         evaluation.main(options.data, options.home, options.out)
+
+
+def _panel_options(given: argparse.Namespace) -> panel.Options:
+    names = [field.name for field in fields(panel.Options)]
+    chosen = {name: getattr(given, name) for name in names}
+    return panel.Options(**{**chosen, "backbones": tuple(given.backbones)})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The panel at full size against the published procedure, in turn in one run, with equal weights.
+"""The panel at full size: against the published procedure, against its own limit, and by latency.
 
-Published: one image after another, one backbone after another, a forward in float32 for the
-prediction and a second one for the features, which are not pooled and are compared with every
-reference case. Ours: the service's own pool. The limit: the same computation in whole batches.
-Weights are random: only time is measured, and that both compute the same.
+The published procedure is in `procedure.py`. Ours is the service's own pool. The limit is the same
+computation of whole batches on as many cores, without a pool. All of them take turns for several
+rounds in one run, so that ratios hold where the machine's speed drifts. Unless a folder of
+specialists is given their weights are random: time is measured, and that both compute the same.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,163 +20,206 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics.pairwise import cosine_similarity
 
-from specialists import catalogue, loader, runtime, transforms
+from service.demo.tasks import demo_tasks
+from specialists import catalogue, loader, panel, runtime
 from specialists.architectures import build
 from specialists.catalogue import Scale
 from specialists.forward import forward
 from specialists.loader import Manifest, Specialist
-from specialists.pool import SpecialistPool
+from specialists.pool import MAX_BATCH, MAX_BATCH_ON_GPU, WORKERS, SpecialistPool
+from specialists.prediction import Pixels
 from specialists.task import Label, Task, TaskKind
+from tests.benchmarks import runtimes
+from tests.benchmarks.procedure import Procedure
 
 TASK = Task("benchmark", TaskKind.SINGLE_LABEL, "chest X-ray", "chest", (Label("no"), Label("yes")))
-REFERENCES = 200
 CONCURRENCIES = (1, 8, 32)
-SIZE = 512
+ALONE = 10  # images asked one after another
+GPU_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """Milliseconds an image of one backbone, alone on one core."""
+class Options:
+    images: int = 64
+    published_images: int = 2
+    references: int = 546  # BreastMNIST's training split, the smallest that was published on
+    rounds: int = 5
+    scale: Scale = Scale.FULL
+    device: str = "cpu"
+    specialists: Path | None = None  # folder of one trained panel
+    compiler: bool = False
+    backbones: tuple[str, ...] = catalogue.PANEL
 
-    backbone: str
-    published: float
-    eager: float
-    compiled: float
-    compiled_batch: float
-    same_label: float
-    least_cosine: float
 
-
-def main(images: int, published_images: int, scale: Scale, *, as_json: bool) -> None:
+def main(options: Options, *, as_json: bool) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        _make(folder, scale)
-        rows = [_row(one, folder) for one in _panel(folder)]
-        pictures = _pictures(images)
-        procedure = _published(folder, pictures[:published_images])
-        pool = asyncio.run(_pooled(folder, pictures))
-    document = {
-        "backbones": [asdict(row) for row in rows],
-        "images": images,
-        "published_ms_an_image": procedure,
-        **pool,
-        "ratio": procedure / pool["pool_ms_an_image"],
-    }
-    print(json.dumps(document, indent=2) if as_json else _markdown(rows, document))
+        folder = options.specialists or made(Path(name) / TASK.name, options)
+        pictures = [phantom.rgb for phantom in demo_tasks()[0].series(options.images, seed=29)]
+        document = {"machine": machine(options.device), "load": os.getloadavg(), **asdict(options)}
+        document["backbones"] = [asdict(one) for one in _rows(folder, pictures, options)]
+        if options.backbones == catalogue.PANEL:
+            document |= asyncio.run(_compared(folder, pictures, options))
+        if options.device != "cpu":
+            document |= _of_peak(folder, options)
+    document["load_after"] = os.getloadavg()
+    print(json.dumps(document, indent=2, default=str) if as_json else _markdown(document))
 
 
-def _make(folder: Path, scale: Scale) -> None:
-    for key in catalogue.PANEL:
-        architecture = catalogue.find(key).at(scale)
+def machine(device: str) -> str:
+    if device != "cpu":
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    flags = next(line for line in lines if line.startswith("flags")).split()
+    has = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
+    return f"{os.cpu_count()} × {name}, {', '.join(has) or 'no bfloat16 instructions'}"
+
+
+def made(folder: Path, options: Options) -> Path:
+    """A panel of random weights."""
+    for key in options.backbones:
+        architecture = catalogue.find(key).at(options.scale)
         torch.manual_seed(0)
         model = build(architecture, len(TASK.labels))
         manifest = Manifest(
-            task=TASK.name, kind=TASK.kind, labels=TASK.label_names, backbone=key, scale=scale,
-            parameters=sum(p.numel() for p in model.parameters()),
+            task=TASK.name, kind=TASK.kind, labels=TASK.label_names, backbone=key,
+            scale=options.scale, parameters=sum(p.numel() for p in model.parameters()),
             embedding_dimension=architecture.dimension,
             preprocessing=loader.preprocessing_of(architecture), recipe={}, data_fingerprint="",
             validation={"accuracy": None}, temperature=1.0, licence="",
         )  # fmt: skip
-        loader.save(folder / TASK.name / key, model, manifest)
+        loader.save(folder / key, model, manifest)
+    return folder
 
 
-def _panel(folder: Path) -> Iterator[Specialist]:
-    for key in catalogue.PANEL:
-        yield loader.load(folder / TASK.name / key, TASK)
+def _plain(folder: Path, options: Options) -> Iterator[Specialist]:
+    for key in options.backbones:
+        yield loader.load(folder / key, device=options.device)
 
 
-def _row(plain: Specialist, folder: Path) -> Row:
-    """Both ways to compute, in turn on the same images."""
-    fast = runtime.accelerated(plain, "cpu", folder / "compiled")
-    how = plain.manifest.preprocessing
-    seen = np.stack([transforms.resize(one, how.input_size) for one in _pictures(8)])
-    batch = transforms.normalise(seen, how.mean, how.std)
-    single = batch[:1]
-    times = _in_turn(
-        lambda: _twice(plain, single),
-        lambda: forward(plain, single),
-        lambda: forward(fast, single),
-        lambda: forward(fast, batch),
-    )
-    ours, theirs = forward(fast, batch), forward(plain, batch)
-    return Row(
-        plain.name,
-        *times[:3],
-        compiled_batch=times[3] / len(batch),
-        same_label=float((ours[0].argmax(1) == theirs[0].argmax(1)).mean()),
-        least_cosine=float((ours[1] * theirs[1]).sum(axis=1).min()),
-    )
+def _rows(folder: Path, pictures: Sequence[Pixels], options: Options) -> Iterator[runtimes.Row]:
+    for plain in _plain(folder, options):
+        fast = runtime.ready(folder / plain.name, _task_of(folder / plain.name), options.device)
+        yield runtimes.row(plain, fast, pictures, compiler=options.compiler)
 
 
-def _in_turn(*works: Callable[[], Any], rounds: int = 5) -> list[float]:
-    """Median milliseconds of each, one after the other, several rounds."""
-    taken: list[list[float]] = [[] for _ in works]
-    for turn in range(rounds + 1):
-        for place, work in enumerate(works):
-            started = time.perf_counter()
-            work()
-            if turn:
-                taken[place].append(1000 * (time.perf_counter() - started))
-    return [statistics.median(one) for one in taken]
-
-
-@torch.inference_mode()
-def _twice(one: Specialist, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A forward for the prediction, another for the unpooled features."""
-    probabilities = one.model(image)[0].softmax(dim=-1)
-    backbone: Any = one.model.backbone
-    features = backbone.features if one.name == "alexnet" else backbone.forward_features
-    return probabilities, features(image).flatten(1)
-
-
-def _published(folder: Path, pictures: Sequence[np.ndarray]) -> float:
-    """Median milliseconds an image: everything one after the other, as the scripts do."""
-    torch.set_num_threads(os.cpu_count() or 1)  # PyTorch's own choice
-    specialists = list(_panel(folder))
-    known: dict[str, np.ndarray] = {}
-    taken = []
-    for place, picture in enumerate((pictures[0], *pictures)):
-        started = time.perf_counter()
-        for one in specialists:
-            how = one.manifest.preprocessing
-            seen = transforms.resize(picture, how.input_size)[None]
-            _, features = _twice(one, transforms.normalise(seen, how.mean, how.std))
-            vector = features.numpy()
-            if one.name not in known:
-                rng = np.random.default_rng(0)
-                known[one.name] = rng.normal(size=(REFERENCES, vector.shape[1])).astype(np.float32)
-            np.argsort(-cosine_similarity(vector, known[one.name])[0])[:10]
-        if place:
-            taken.append(1000 * (time.perf_counter() - started))
-    torch.set_num_threads(1)
-    return statistics.median(taken)
-
-
-async def _pooled(folder: Path, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
-    pool = SpecialistPool(folder)
+async def _compared(folder: Path, pictures: Sequence[Pixels], options: Options) -> dict[str, Any]:
+    """Everything in turn, round after round; medians of rounds, and of the ratios in a round."""
+    task = _task_of(folder / options.backbones[0])
+    pool = SpecialistPool(folder.parent, device=options.device)
     await pool.start()
     try:
-        await pool.consult(pictures[0], TASK)
-        limit = await asyncio.to_thread(_limit, folder, pictures)
-        started = time.perf_counter()
-        await _asked(pool, pictures, len(pictures))
-        whole = 1000 * (time.perf_counter() - started) / len(pictures)
-        latencies = {str(n): await _asked(pool, pictures, n) for n in CONCURRENCIES}
+        await pool.load(task)
+        fast = _inside(pool)
+        procedure = Procedure(list(_plain(folder, options)), options.references)
+        await asyncio.to_thread(_published, procedure, pictures[:1])
+        rounds = []
+        for turn in range(options.rounds + 1):
+            some = pictures if turn else pictures[:MAX_BATCH]
+            few = pictures[: options.published_images]
+            found = {
+                **await asyncio.to_thread(_published, procedure, few),
+                "limit": await asyncio.to_thread(_limit, fast, some, options.device),
+                **await _whole(pool, task, some),
+                **await asyncio.to_thread(_singles, fast, pictures[:1]),
+                "alone": (await _asked(pool, task, pictures[:ALONE], 1))["p50"],
+                "preparing": await asyncio.to_thread(_preparing, fast, pictures[0]),
+            }
+            if turn:
+                rounds.append(found)
+        latencies = {str(n): await _asked(pool, task, pictures, n) for n in CONCURRENCIES}
     finally:
         await pool.close()
-    return {"pool_ms_an_image": whole, "limit_ms_an_image": limit, "latency_ms": latencies}
+    return {"rounds": rounds, "ms": _medians(rounds), "latency_ms": latencies, **_ratios(rounds)}
 
 
-async def _asked(pool: SpecialistPool, pictures: Sequence[np.ndarray], at_once: int) -> Any:
+def _inside(pool: SpecialistPool) -> list[Specialist]:
+    """The pool's own specialists, the slowest first: nothing is in memory twice."""
+    (panel_,) = pool._shelf.panels
+    members = sorted(panel_.members, key=lambda member: -member.seconds)
+    return [member.specialist for member in members]
+
+
+def _task_of(folder: Path) -> Task:
+    said = loader.read_manifest(folder)
+    labels = tuple(Label(name) for name in said.labels)
+    return Task(said.task, TaskKind(said.kind), "chest X-ray", "chest", labels)
+
+
+def _published(procedure: Procedure, pictures: Sequence[Pixels]) -> dict[str, float]:
+    """Milliseconds an image, with as many threads as PyTorch chooses; processor time with one."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    taken = [procedure.answer(picture) for picture in pictures]
+    torch.set_num_threads(1)
+    started = time.process_time()
+    procedure.answer(pictures[0])
+    return {
+        "published_forwards": statistics.median(one.forwards for one in taken),
+        "published": statistics.median(one.forwards + one.search for one in taken),
+        "published_processor": 1000 * (time.process_time() - started),
+    }
+
+
+def _limit(fast: Sequence[Specialist], pictures: Sequence[Pixels], device: str) -> float:
+    """Milliseconds an image of whole batches that are ready, on as many cores as the pool has."""
+    size = MAX_BATCH if device == "cpu" else MAX_BATCH_ON_GPU
+    parts = [torch.split(runtimes.seen(one, pictures), size) for one in fast]
+    work = [piece for same in zip(*parts, strict=True) for piece in zip(fast, same, strict=True)]
+    started = time.perf_counter()
+    _side_by_side(work)
+    return 1000 * (time.perf_counter() - started) / len(pictures)
+
+
+def _side_by_side(work: Sequence[tuple[Specialist, torch.Tensor]]) -> None:
+    with ThreadPoolExecutor(WORKERS, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        list(threads.map(lambda one: forward(*one), work))
+
+
+def _singles(fast: Sequence[Specialist], pictures: Sequence[Pixels]) -> dict[str, float]:
+    """Milliseconds of one image through every specialist, one after another on one core."""
+    torch.set_num_threads(1)
+    seen = [runtimes.seen(one, pictures) for one in fast]
+
+    def all_of_them() -> None:
+        for one, images in zip(fast, seen, strict=True):
+            forward(one, images)
+
+    work = {"singles": all_of_them}
+    return {
+        **runtimes.in_turn(work, 3),
+        "singles_processor": runtimes.in_turn(work, 3, time.thread_time)["singles"],
+    }
+
+
+def _preparing(fast: Sequence[Specialist], picture: Pixels) -> float:
+    """Milliseconds from pixels to what the specialists see."""
+    started = time.perf_counter()
+    panel.prepare(picture, [one.manifest.preprocessing for one in fast])
+    return 1000 * (time.perf_counter() - started)
+
+
+async def _whole(pool: SpecialistPool, task: Task, pictures: Sequence[Pixels]) -> dict[str, float]:
+    """Milliseconds an image, all asked at once, and of the processor's time."""
+    started, computed = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(pool.consult(picture, task) for picture in pictures))
+    taken, computed = time.perf_counter() - started, time.process_time() - computed
+    return {
+        "pool": 1000 * taken / len(pictures),
+        "pool_processor": 1000 * computed / len(pictures),
+    }
+
+
+async def _asked(
+    pool: SpecialistPool, task: Task, pictures: Sequence[Pixels], at_once: int
+) -> dict[str, float]:
     gate, taken = asyncio.Semaphore(at_once), []
 
-    async def one(picture: np.ndarray) -> None:
+    async def one(picture: Pixels) -> None:
         async with gate:
             started = time.perf_counter()
-            await pool.consult(picture, TASK)
+            await pool.consult(picture, task)
             taken.append(1000 * (time.perf_counter() - started))
 
     await asyncio.gather(*(one(picture) for picture in pictures))
@@ -184,50 +227,114 @@ async def _asked(pool: SpecialistPool, pictures: Sequence[np.ndarray], at_once: 
     return {"p50": float(middle), "p99": float(late)}
 
 
-def _limit(folder: Path, pictures: Sequence[np.ndarray]) -> float:
-    """Milliseconds an image of the same computation in whole batches of 16, on two cores."""
-    panel = [runtime.accelerated(one, "cpu", folder / "compiled") for one in _panel(folder)]
-    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-        list(threads.map(lambda one: _batched(one, pictures[:16]), panel))
-        started = time.perf_counter()
-        list(threads.map(lambda one: _batched(one, pictures), panel))
-    return 1000 * (time.perf_counter() - started) / len(pictures)
+def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
 
-def _batched(one: Specialist, pictures: Sequence[np.ndarray]) -> None:
-    how = one.manifest.preprocessing
-    for start in range(0, len(pictures), 16):
-        some = pictures[start : start + 16]
-        seen = np.stack([transforms.resize(picture, how.input_size) for picture in some])
-        forward(one, transforms.normalise(seen, how.mean, how.std))
+def _ratios(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    def median(upper: str, lower: str) -> float:
+        return statistics.median(one[upper] / one[lower] for one in rounds)
+
+    return {
+        "times_the_published": median("published", "pool"),
+        "times_its_forwards": median("published_forwards", "pool"),
+        "times_its_processor_time": median("published_processor", "pool_processor"),
+        "of_the_limit": median("limit", "pool"),
+        "alone_of_singles_on_all_cores": WORKERS * median("alone", "singles"),
+    }
 
 
-def _pictures(count: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    small = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return [transforms.resize(one, SIZE) for one in small]
+def _of_peak(folder: Path, options: Options) -> dict[str, Any]:
+    """Images a second of large batches on a GPU, and what part of its matrix rate that is."""
+    peak = _matrix_rate()
+    seconds, work = 0.0, 0
+    for plain in _plain(folder, options):
+        fast = runtime.ready(folder / plain.name, _task_of(folder / plain.name), options.device)
+        size = plain.manifest.preprocessing.input_size
+        images = torch.randn(GPU_BATCH, 3, size, size)
+        taken = runtimes.in_turn({"one": lambda one=fast, images=images: forward(one, images)})
+        seconds += taken["one"] / 1000
+        work += GPU_BATCH * runtimes.flops(plain)
+    return {
+        "images_a_second": GPU_BATCH / seconds,
+        "matrix_tflops": peak / 1e12,
+        "of_the_matrix_rate": work / seconds / peak,
+    }
 
 
-def _markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
+def _matrix_rate(size: int = 8192) -> float:
+    """Floating-point operations a second of a large bfloat16 product."""
+    one, other = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(one, other)
+        torch.cuda.synchronize()
+
+    return 2 * size**3 / (runtimes.in_turn({"product": product}, 20)["product"] / 1000)
+
+
+def _markdown(found: dict[str, Any]) -> str:
+    return "\n\n".join(filter(None, (_backbones(found), _rates(found), _latencies(found))))
+
+
+def _backbones(found: dict[str, Any]) -> str:
+    rows = found["backbones"]
+    ways = list(rows[0]["alone"])
+    heads = [f"{way}, {kind}" for way in ways for kind in ("alone", f"of {runtimes.BATCH}")]
     lines = [
-        "| backbone | published, ms | one forward float32 | compiled | compiled, of 8 "
-        "| same label | least cosine |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-        *(
-            f"| {row.backbone} | {row.published:.1f} | {row.eager:.1f} | {row.compiled:.1f} "
-            f"| {row.compiled_batch:.1f} | {row.same_label:.3f} | {row.least_cosine:.5f} |"
-            for row in rows
-        ),
+        f"{found['machine']}; load {found['load'][0]:.1f} before, {found['load_after'][0]:.1f} "
+        "after. Milliseconds of processor time an image, one core:",
         "",
-        f"Published procedure: {found['published_ms_an_image']:.0f} ms an image. "
-        f"Our pool, {found['images']} images at once: {found['pool_ms_an_image']:.0f} ms an image, "
-        f"{found['ratio']:.1f} times as fast; raw batches: {found['limit_ms_an_image']:.0f} ms.",
-        "",
-        "| at once | p50, ms | p99, ms |",
-        "|--:|--:|--:|",
-        *(
-            f"| {count} | {one['p50']:.0f} | {one['p99']:.0f} |"
-            for count, one in found["latency_ms"].items()
-        ),
+        f"| backbone | GFLOP | {' | '.join(heads)} | same label | least cosine |",
+        "|---|--:|" + "--:|" * (len(heads) + 2),
     ]
+    for row in rows:
+        taken = [f"{row[kind][way]:.1f}" for way in ways for kind in ("alone", "batch")]
+        lines.append(
+            f"| {row['backbone']} | {row['gflop']:.1f} | {' | '.join(taken)} "
+            f"| {row['same_label']:.3f} | {row['least_cosine']:.5f} |"
+        )
+    sums = [
+        f"{sum(row[kind][way] for row in rows):.0f}" for way in ways for kind in ("alone", "batch")
+    ]
+    total = sum(row["gflop"] for row in rows)
+    return "\n".join([*lines, f"| sum | {total:.0f} | {' | '.join(sums)} | | |"])
+
+
+def _rates(found: dict[str, Any]) -> str:
+    if "ms" not in found:
+        return ""
+    ms = found["ms"]
+    lines = [
+        "| ms an image, median of rounds | |",
+        "|---|--:|",
+        f"| published procedure, {found['references']} reference cases | {ms['published']:.0f} |",
+        f"| of that its forwards | {ms['published_forwards']:.0f} |",
+        f"| our pool, {found['images']} images at once | {ms['pool']:.0f} |",
+        f"| the same computation in whole batches, no pool | {ms['limit']:.0f} |",
+        f"| processor time: published procedure on one core | {ms['published_processor']:.0f} |",
+        f"| processor time: our pool | {ms['pool_processor']:.0f} |",
+        f"| one image alone in our pool | {ms['alone']:.0f} |",
+        f"| one image through every specialist in turn, one core | {ms['singles']:.0f} |",
+        f"| of that processor time | {ms['singles_processor']:.0f} |",
+        f"| preparing one image for all | {ms['preparing']:.1f} |",
+        "",
+        f"Times the published procedure: {found['times_the_published']:.1f}; times its forwards "
+        f"alone: {found['times_its_forwards']:.1f}; in processor time: "
+        f"{found['times_its_processor_time']:.1f}. Of the limit: {found['of_the_limit']:.2f}. "
+        f"One image alone: {found['alone_of_singles_on_all_cores']:.2f} times the single forwards "
+        f"spread over {WORKERS} cores.",
+    ]
+    if "images_a_second" in found:
+        lines.append(
+            f"{found['images_a_second']:.0f} images a second in batches of {GPU_BATCH}: "
+            f"{found['of_the_matrix_rate']:.2f} of {found['matrix_tflops']:.0f} TFLOP/s."
+        )
     return "\n".join(lines)
+
+
+def _latencies(found: dict[str, Any]) -> str:
+    lines = ["| at once | p50, ms | p99, ms |", "|--:|--:|--:|"]
+    for count, one in found.get("latency_ms", {}).items():
+        lines.append(f"| {count} | {one['p50']:.0f} | {one['p99']:.0f} |")
+    return "\n".join(lines) if len(lines) > 2 else ""

@@ -1,13 +1,14 @@
 """A task anyone can learn — is the image dark or bright? — with its images and its specialists."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from specialists import catalogue, loader
+from specialists import catalogue, loader, runtime
 from specialists.architectures import build
 from specialists.catalogue import PANEL, Scale
 from specialists.loader import Manifest
@@ -36,18 +37,25 @@ def make_arrays(train: int = 24, val: int = 8, test: int = 8) -> dict[str, np.nd
     return arrays
 
 
-def make_specialist(folder: Path, task: Task, key: str = "alexnet") -> Manifest:
-    """An untrained specialist, stored; the same for the same backbone."""
-    architecture = catalogue.find(key).at(Scale.NANO)
+def make_specialist(
+    folder: Path,
+    task: Task,
+    key: str = "alexnet",
+    seed: int = 7,
+    scale: Scale = Scale.NANO,
+    **fields: object,
+) -> Manifest:
+    """An untrained specialist, stored; the same for the same backbone and seed."""
+    architecture = catalogue.find(key).at(scale)
     with torch.random.fork_rng():
-        torch.manual_seed(7)
+        torch.manual_seed(seed)
         model = build(architecture, len(task.labels))
     manifest = Manifest(
         task=task.name,
         kind=task.kind,
         labels=task.label_names,
         backbone=key,
-        scale=Scale.NANO,
+        scale=scale,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         embedding_dimension=architecture.dimension,
         preprocessing=loader.preprocessing_of(architecture),
@@ -57,7 +65,7 @@ def make_specialist(folder: Path, task: Task, key: str = "alexnet") -> Manifest:
         temperature=1.0,
         licence="CC0-1.0",
     )
-    return loader.save(folder, model, manifest)
+    return loader.save(folder, model, replace(manifest, **fields))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,4 +113,13 @@ def panels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("panels")
     for key in PANEL:
         make_specialist(folder / "light" / key, make_task(), key)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the quickest full-size specialist, with its graph; not to be written to."""
+    folder = tmp_path_factory.mktemp("full") / "light" / "resnet18"
+    make_specialist(folder, make_task(), "resnet18", scale=Scale.FULL)
+    runtime.ready(folder, make_task())
     return folder

@@ -1,6 +1,8 @@
 """Faster ways to compute a specialist say what the model says."""
 
+import importlib
 import importlib.util
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from specialists import loader, runtime
-from specialists.catalogue import Scale
+from specialists import graph, graph_writer, loader, memory, runtime
+from specialists.errors import InvalidSpecialist
 from specialists.forward import forward
+from specialists.graph import Graph
 from specialists.loader import Specialist
-from specialists.runtime import CompiledGraph
+from specialists.pool import SpecialistPool
+from specialists.prediction import Pixels
 from specialists.task import Task
 
 
@@ -22,9 +26,16 @@ def plain(panels: Path, task: Task) -> Specialist:
     return loader.load(panels / "light" / "resnet18", task)
 
 
-def compiled(plain: Specialist, cache: Path | None = None) -> Specialist:
-    size = plain.manifest.preprocessing.input_size
-    return replace(plain, compute=CompiledGraph(plain.model, size, cache))
+@pytest.fixture
+def folder(full_size: Path, tmp_path: Path) -> Path:
+    """The same, that a test may write to."""
+    return Path(shutil.copytree(full_size, tmp_path / "light" / "resnet18"))
+
+
+def compiled(plain: Specialist, tmp_path: Path) -> Specialist:
+    file = tmp_path / "trunk.xml"
+    graph_writer.write(plain.model, plain.manifest.preprocessing.input_size, file)
+    return replace(plain, trunk=Graph(file))
 
 
 def some_images(plain: Specialist, count: int) -> torch.Tensor:
@@ -32,18 +43,31 @@ def some_images(plain: Specialist, count: int) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_compiled_specialist_says_what_the_model_says(plain: Specialist, count: int) -> None:
-    images = some_images(plain, count)
+def made(folder: Path) -> list[Path]:
+    return list((folder / graph.COMPILED).glob(f"*/{graph.FILE}"))
 
-    ours, theirs = forward(compiled(plain), images), forward(plain, images)
+
+@pytest.mark.parametrize("key", ["resnet18", "eva02-b16", "sam-vit-b16"])
+def test_a_graph_says_what_the_model_says(
+    panels: Path, task: Task, tmp_path: Path, key: str
+) -> None:
+    plain = loader.load(panels / "light" / key, task)
+    images = some_images(plain, 3)
+
+    fast = compiled(plain, tmp_path)
+    ours, alone, theirs = (
+        forward(fast, images),
+        forward(fast, images[:1]),
+        forward(plain, images),
+    )
 
     assert ours[0] == pytest.approx(theirs[0], abs=0.02)
     assert (ours[1] * theirs[1]).sum(axis=1).min() > 0.999
+    assert (alone[1] * theirs[1][:1]).sum(axis=1).min() > 0.999
 
 
-def test_threads_that_ask_at_once_get_their_own_answers(plain: Specialist) -> None:
-    fast = compiled(plain)
+def test_threads_that_ask_at_once_get_their_own_answers(plain: Specialist, tmp_path: Path) -> None:
+    fast = compiled(plain, tmp_path)
     images = some_images(plain, 8)
     alone = [forward(fast, images[place : place + 1])[1] for place in range(8)]
     found: dict[int, np.ndarray] = {}
@@ -60,26 +84,126 @@ def test_threads_that_ask_at_once_get_their_own_answers(plain: Specialist) -> No
     assert all((found[place] == alone[place]).all() for place in range(8))
 
 
-def test_what_was_compiled_is_kept(plain: Specialist, tmp_path: Path) -> None:
-    compiled(plain, tmp_path / "kept")
+def test_a_full_size_specialist_computes_as_a_graph_that_is_kept(folder: Path, task: Task) -> None:
+    (file,) = made(folder)
+    written = file.stat().st_mtime_ns
 
-    assert list((tmp_path / "kept").iterdir())
+    fast = runtime.ready(folder, task)
+
+    assert isinstance(fast.trunk, Graph)
+    assert file.stat().st_mtime_ns == written
 
 
-def test_nano_specialists_stay_as_they_were_trained(plain: Specialist) -> None:
-    assert runtime.accelerated(plain, "cpu") is plain
+def test_its_other_tensors_stay_on_disk_until_gradients_are_wanted(
+    folder: Path, task: Task
+) -> None:
+    fast, plain = runtime.ready(folder, task), loader.load(folder, task)
+    images = some_images(plain, 2)
+
+    assert not fast.is_whole
+    assert memory.footprint([fast]) < memory.footprint([plain])
+    assert runtime.whole(fast, folder).is_whole
+    assert forward(fast, images)[0] == pytest.approx(forward(plain, images)[0], abs=0.02)
+
+
+async def test_a_pool_of_compiled_specialists_answers_and_explains(
+    folder: Path, new_task, pixels: Pixels
+) -> None:
+    alone = new_task(panel=["resnet18"])
+    pool = SpecialistPool(folder.parent.parent)
+    await pool.start()
+    try:
+        answer = await pool.consult(pixels, alone)
+        made = await pool.explain(pixels, alone, "resnet18", "bright")
+    finally:
+        await pool.close()
+
+    (said,) = answer.predictions
+    assert made.weights_sha256 == said.weights_sha256
+    assert made.probability == pytest.approx(said.probabilities[1], abs=0.02)
+
+
+def test_gradients_of_weights_that_were_replaced_are_not_shown(
+    folder: Path, task: Task, new_specialist
+) -> None:
+    fast = runtime.ready(folder, task)
+    new_specialist(folder, task, "resnet18", seed=8)
+
+    with pytest.raises(InvalidSpecialist, match="has just been replaced"):
+        runtime.whole(fast, folder)
+
+
+@pytest.mark.parametrize("damage", ["trunk.bin", graph.PROMISE])
+def test_a_damaged_graph_and_those_of_former_weights_are_replaced(
+    folder: Path, task: Task, damage: str
+) -> None:
+    (file,) = made(folder)
+    shutil.copytree(file.parent, file.parent.with_name("former-1-2026"))
+    file.with_name(damage).write_bytes(b"")
+
+    assert isinstance(runtime.ready(folder, task).trunk, Graph)
+    assert made(folder) == [file]
+
+
+def test_a_folder_that_cannot_be_written_is_left_as_it_is(folder: Path, task: Task) -> None:
+    shutil.rmtree(folder / graph.COMPILED)
+    (folder / graph.COMPILED).write_text("no folder")
+
+    assert isinstance(runtime.ready(folder, task).trunk, Graph)
+    assert (folder / graph.COMPILED).read_text() == "no folder"
+
+
+def test_a_graph_that_says_something_else_is_not_taken(folder: Path, task: Task) -> None:
+    promise = made(folder)[0].with_name(graph.PROMISE)
+    np.save(promise, 1 - np.load(promise))
+
+    found = runtime.ready(folder, task)
+
+    assert found.trunk is None
+    assert found.is_whole
+
+
+def test_whoever_stops_does_not_wait_for_a_graph_and_pytorch_answers(
+    folder: Path, task: Task
+) -> None:
+    shutil.rmtree(folder / graph.COMPILED)
+    stop = threading.Event()
+    stop.set()
+
+    found = runtime.ready(folder, task, stop=stop)
+
+    assert found.trunk is None
+    assert found.is_whole
+    assert not made(folder)
+
+
+@pytest.mark.parametrize("file", [loader.WEIGHTS, loader.MANIFEST])
+def test_a_graph_does_not_answer_for_weights_that_are_damaged(
+    folder: Path, task: Task, file: str
+) -> None:
+    (folder / file).write_bytes(b"half a file")
+
+    with pytest.raises(InvalidSpecialist):
+        runtime.ready(folder, task)
+
+
+def test_nano_specialists_stay_as_they_were_trained(panels: Path, task: Task) -> None:
+    found = runtime.ready(panels / "light" / "resnet18", task)
+
+    assert found.trunk is None
+    assert found.is_whole
 
 
 def test_without_the_compiler_pytorch_answers(
-    plain: Specialist, monkeypatch: pytest.MonkeyPatch
+    folder: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = replace(plain, manifest=replace(plain.manifest, scale=Scale.FULL))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    assert runtime.accelerated(full, "cpu") is full
+    assert runtime.ready(folder, task).is_whole
 
 
-def test_a_full_size_specialist_is_compiled(plain: Specialist) -> None:
-    full = replace(plain, manifest=replace(plain.manifest, scale=Scale.FULL))
+def test_nobody_is_told_that_a_model_was_converted(plain: Specialist, tmp_path: Path) -> None:
+    compiled(plain, tmp_path)
 
-    assert isinstance(runtime.accelerated(full, "cpu").compute, CompiledGraph)
+    utilities = importlib.import_module("openvino.tools.ovc.telemetry_utils")
+    assert utilities.tm.__name__ == "openvino.tools.ovc.telemetry_stub"

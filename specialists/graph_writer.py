@@ -1,0 +1,92 @@
+"""A process of its own that writes a specialist's trunk as an OpenVINO graph.
+
+    python -P -m specialists.graph_writer FOLDER WEIGHTS_SHA256 FILE.xml
+
+Tracing and converting hold Python for seconds; here nobody waits for it, and it gives way to
+whoever serves. How it went is told by the exit code alone.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.layers import pos_embed_sincos
+from torch import Tensor, nn
+
+from specialists import loader
+from specialists.architectures import EmbeddingClassifier, shortened
+from specialists.graph import PROMISE, probe, without_telemetry
+
+CHANGED = 10
+GIVES_WAY = 15
+
+
+class Trunk(nn.Module):
+    """A model whose forward is the embedding alone."""
+
+    def __init__(self, model: EmbeddingClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.embed(images)
+
+
+def main(folder: str, weights_sha256: str, file: str) -> int:
+    """The exit code; CHANGED where the folder holds other weights by now."""
+    os.setpriority(os.PRIO_PROCESS, 0, GIVES_WAY)
+    torch.set_num_threads(1)
+    specialist = loader.load(Path(folder))
+    if specialist.manifest.weights_sha256 != weights_sha256:
+        return CHANGED
+    write(specialist.model, specialist.manifest.preprocessing.input_size, Path(file))
+    return 0
+
+
+def write(model: EmbeddingClassifier, size: int, file: Path) -> None:
+    """FILE.xml and FILE.bin: the trunk for any number of images of that size; and its promise."""
+    without_telemetry()
+    import openvino
+
+    example = torch.zeros(2, 3, size, size)
+    with torch.inference_mode(), _rotation_as_product(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes that become constants: they are constant here
+        trace: Any = torch.jit.trace
+        traced = trace(Trunk(shortened(model)), example, check_trace=False)
+        graph = openvino.convert_model(traced, example_input=example)
+    graph.reshape([-1, 3, size, size])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(graph, file, compress_to_fp16=False)
+    with torch.inference_mode():
+        np.save(file.with_name(PROMISE), model.embed(probe(size)).numpy())
+
+
+@contextmanager
+def _rotation_as_product() -> Iterator[None]:
+    """EVA-02 turns its queries and keys by a product with a matrix of 0, 1 and -1.
+
+    The same numbers as timm's strided copies, which OpenVINO has only slow code for: a sixth of
+    that backbone's time (docs/decisions/0007-compiled-specialists.md).
+    """
+    before = pos_embed_sincos.rot
+    pos_embed_sincos.rot = _rotated
+    try:
+        yield
+    finally:
+        pos_embed_sincos.rot = before
+
+
+def _rotated(values: Tensor) -> Tensor:
+    """(…, n): pairs (a, b) become (-b, a)."""
+    turn = np.kron(np.eye(values.shape[-1] // 2), [[0, 1], [-1, 0]])
+    return values @ torch.from_numpy(turn).to(values.dtype)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
