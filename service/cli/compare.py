@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli import output
+from service.cli import datasets, output
 from service.cli.choices import DataOption, TaskOption, WeightsOption, named, weights_of
 from service.settings import Settings
 from specialists import catalogue
@@ -49,7 +49,6 @@ def compare(
     """
     from service.evaluation import comparison, comparison_figures, comparison_table
     from service.evaluation.comparison_folder import ComparisonFolder
-    from specialists.training import dataset
 
     settings: Settings = context.obj
     found = tasks.find(settings.tasks_folder, task)
@@ -58,9 +57,9 @@ def compare(
     if not backbones:
         keys = tuple(key for key in keys if key in files or not catalogue.find(key).from_file)
     wish = comparison.Wish(keys, scale, seeds, fraction, epochs, split)
+    read = datasets.read(settings, data, found)
     with output.progress() as bar:
-        row = bar.add_task(f"reading {data.name}", total=None)
-        read = dataset.read(data, found)
+        row = bar.add_task("comparing", total=None)
         plan = comparison.plan_of(found, read, wish)
         folder = out or settings.home / "comparisons" / f"{found.name}-{plan.name}"
 

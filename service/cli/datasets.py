@@ -28,7 +28,7 @@ def read(settings: Settings, path: Path, task: Task) -> "Dataset":
     inside = path.parent if path.name == folder.INDEX else path
     with output.progress() as bar:
         row = bar.add_task(f"reading {path.name}", total=None)
-        if not _holds_dicom(inside):
+        if not holds_dicom(path):
             return dataset.read(path, task)
         return _decoded(
             inside,
@@ -59,9 +59,12 @@ def _key(settings: Settings, path: Path, task: Task) -> bytes:
     return KEY
 
 
-def _holds_dicom(path: Path) -> bool:
+def holds_dicom(path: Path) -> bool:
+    """Whether the images of a folder, or of its index, are DICOM files."""
     from service.evaluation import dicom_folder
+    from specialists.training import folder
 
-    if not path.is_dir():
+    inside = path.parent if path.name == folder.INDEX else path
+    if not inside.is_dir():
         return False
-    return dicom_folder.has_dicom(path) or any(path.glob("*/*/*.dcm"))
+    return dicom_folder.has_dicom(inside) or any(inside.glob("*/*/*.dcm"))

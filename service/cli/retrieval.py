@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service import app as composition
-from service.cli import output, retrieval_checks
+from service.cli import datasets, output, retrieval_checks
 from service.cli.choices import DataOption, TaskOption
 from service.cli.serving import read_file
 from service.errors import Misconfigured
@@ -38,8 +38,8 @@ def ingest(
         bool,
         typer.Option(
             "--patient-ids",
-            help="The data's groups are patient identifiers: keep their pseudonyms instead, as "
-            "made of PatientID in DICOM (needs GSCO_PSEUDONYM_KEY).",
+            help="The data's groups are patient identifiers: keep their pseudonyms instead "
+            "(needs GSCO_PSEUDONYM_KEY). Of DICOM files that is always done.",
         ),
     ] = False,
 ) -> None:
@@ -49,13 +49,13 @@ def ingest(
     folder's index.csv come along: report tasks quote those of similar cases.
     """
     from service import reference_cases
-    from specialists.training import dataset
 
     settings: Settings = context.obj
     found = tasks.find(settings.tasks_folder, task)
+    pseudonym = _pseudonym_of_groups(settings, data, patient_ids=patient_ids)
     engine = database.open_engine(settings.database_url)
     database.upgrade(engine)
-    chosen = dataset.read(data, found).split(split)
+    chosen = datasets.read(settings, data, found).split(split)
     built = (settings.indexes_folder / found.name).is_dir()
     with output.progress() as bar:
         row = bar.add_task("embedding by specialist", total=None)
@@ -66,7 +66,7 @@ def ingest(
             chosen,
             reference_cases.Origin(source or data.name, licence),
             lambda done, total: bar.update(row, completed=done, total=total),
-            _pseudonyms(settings) if patient_ids else str,
+            pseudonym,
             settings.indexes_folder if built else None,
             reference_cases.reports_of(data),
         )
@@ -186,8 +186,18 @@ def _allowed(name: str, asked: list[str], allowed: tuple[str, ...]) -> tuple[str
     return tuple(asked)
 
 
-def _pseudonyms(settings: Settings) -> Callable[[str], str | None]:
-    key = settings.pseudonym_key.get_secret_value().encode()
+def _pseudonym_of_groups(
+    settings: Settings, data: Path, *, patient_ids: bool
+) -> Callable[[str], str | None]:
+    """What is kept of a group. Those of DICOM files are pseudonyms when they are read."""
+    key, are_dicom = settings.pseudonym_key.get_secret_value().encode(), datasets.holds_dicom(data)
+    if are_dicom and not key:
+        raise Misconfigured(
+            "DICOM files need the secret GSCO_PSEUDONYM_KEY: without it nobody could tell that a "
+            "reference case and an image are of the same patient"
+        )
+    if not patient_ids or are_dicom:
+        return str
     if not key:
         raise Misconfigured("--patient-ids needs the secret GSCO_PSEUDONYM_KEY")
     return partial(pseudonym, key)

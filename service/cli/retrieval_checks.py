@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service import app as composition
-from service.cli import output
+from service.cli import datasets, output
 from service.persistence import database
 from service.settings import Settings
 from specialists import task as tasks
@@ -100,12 +100,12 @@ def assess(
 
 def _assess_on(settings: Settings, task: Task, data: Path, split: str) -> "HeldOut":
     from service import held_out
-    from specialists.training import dataset, evaluate
+    from specialists.training import evaluate
 
     folder = settings.specialists_folder / task.name
+    chosen = datasets.read(settings, data, task).split(split)
     with output.progress() as bar:
         row = bar.add_task("asking the specialists", total=None)
-        chosen = dataset.read(data, task).split(split)
         panel, missing = evaluate.load_panel(folder, task)
         if not panel:
             raise InvalidSpecialist(f"no specialist for task {task.name!r}: {missing[0].reason}")

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import a_reference_case, a_task, sha256_of, task_toml
+from pydicom import dcmread
 from sqlalchemy import Engine
 
 from retrieval import database, indexing, ingest
 from service.cli.main import main
 from service.demo import phantoms, tasks
 from service.demo.home import SHIPPED
+from service.intake.deidentify import pseudonym
 from service.persistence.database import open_engine, upgrade
 
 TASK, SPECIALIST, ENCODER = "cxr-pneumonia", "resnet18", sha256_of("encoder")
@@ -144,6 +146,27 @@ def test_reports_come_along_with_their_images(told) -> None:  # type: ignore[no-
     assert code == 0
     assert len(stored) == 24
     assert all("Impression" in case.report for case in stored)
+
+
+def test_dicom_files_become_reference_cases_of_pseudonyms(  # type: ignore[no-untyped-def]
+    told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, one in enumerate(phantoms.series("chest", 48, seed=3, size=64)):
+        phantoms.write_dicom(one, told.images / f"{number}.png")  # a file says itself what it is
+    on = ("retrieval", "ingest", "--task", "phantom-cxr", "--data", told.images)
+
+    unkeyed, _, sentence = told(*on)
+    monkeypatch.setenv("GSCO_PSEUDONYM_KEY", "secret")
+    keyed, _, _ = told(*on)
+
+    engine = open_engine(f"sqlite:///{told.home / 'gsco.db'}")
+    groups = {case.group for case in database.cases(engine, "phantom-cxr", limit=100)}
+    engine.dispose()
+    patient = dcmread(told.images / "1.png").PatientID
+    assert (unkeyed, keyed) == (2, 0)
+    assert "DICOM files need the secret GSCO_PSEUDONYM_KEY" in sentence
+    assert pseudonym(b"secret", patient) in groups
+    assert patient not in groups
 
 
 def test_whether_similar_cases_help_is_asked_with_images_nobody_has_seen(told) -> None:  # type: ignore[no-untyped-def]
