@@ -207,8 +207,9 @@ def all_vectors(
         .order_by(row.case_id)
         .execution_options(yield_per=STREAMED)
     )
-    with Session(engine) as session:
-        for key, stored in session.execute(wanted):  # noqa: UP028  # rows become pairs
+    # Closed with its rows: PostgreSQL keeps a cursor for whoever stops half-way.
+    with Session(engine) as session, session.execute(wanted) as rows:
+        for key, stored in rows:  # noqa: UP028  # rows become pairs
             yield key, stored
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import postgres
 import pytest
 from builders import a_task, task_toml
-from databases import a_database
+from databases import a_database, served_by, url_of
 from sqlalchemy import Engine
 
 from service import telemetry
-from service.persistence.database import open_engine, upgrade
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,13 +36,24 @@ def postgres_server() -> Iterator[postgres.Server]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """An empty database with every table: the same story on SQLite and on PostgreSQL."""
+def either_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same story on SQLite and on PostgreSQL: what `databases` opens is on one of them."""
     if request.param == "sqlite":
-        with a_database(tmp_path) as engine:
-            yield engine
+        yield "sqlite"
         return
-    engine = open_engine(request.getfixturevalue("postgres_server").new_database())
-    upgrade(engine)
-    yield engine
-    engine.dispose()
+    with served_by(request.getfixturevalue("postgres_server")):
+        yield "postgresql"
+
+
+@pytest.fixture
+def home_database(either_database: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of the home's database, also where the command line finds it."""
+    monkeypatch.setenv("GSCO_DATABASE_URL", url_of(home))
+    return url_of(home)
+
+
+@pytest.fixture
+def engine(either_database: str, tmp_path: Path) -> Iterator[Engine]:
+    """An empty database with every table."""
+    with a_database(tmp_path) as engine:
+        yield engine

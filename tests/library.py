@@ -1,4 +1,4 @@
-"""A small library of reference cases for tests: real SQLite, real FAISS, in one folder."""
+"""A small library of reference cases for tests: a real database, real FAISS, in one folder."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 INSTALL = "PostgreSQL is not installed: apt-get install postgresql"
+ORDER = ("--encoding=UTF8", "--locale-provider=icu", "--icu-locale=en-US")
+"""Texts are ordered as people do, as on most servers, and not by their bytes as on SQLite."""
 _UNPRIVILEGED = "nobody"  # the server refuses to run as root
 
 
@@ -23,14 +25,16 @@ class Server:
 
     folder: Path
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
+    def new_database(self, template: str | None = None) -> str:
+        """The URL of an empty database, or of a copy of another that nobody is connected to."""
         name = f"test_{uuid.uuid4().hex}"
-        engine = create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f'CREATE DATABASE "{name}"'))
-        engine.dispose()
+        source = make_url(template).database if template else "template1"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
         return self._url(name)
+
+    def drop(self, url: str) -> None:
+        """Whoever is connected to it is thrown out."""
+        self._execute(f'DROP DATABASE "{make_url(url).database}" WITH (FORCE)')
 
     def restart(self) -> None:
         """As a crash would: no client is waited for."""
@@ -41,6 +45,12 @@ class Server:
 
     def stop(self) -> None:
         self._control("stop", "-m", "immediate")
+
+    def _execute(self, statement: str) -> None:
+        engine = create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
 
     def _url(self, database: str) -> str:
         return f"postgresql+psycopg://gsco@/{database}?host={self.folder}"
@@ -60,7 +70,7 @@ def a_server() -> Iterator[Server]:
         shutil.chown(folder, _UNPRIVILEGED)
     try:
         data = str(folder / "data")
-        _run(program("initdb"), "-D", data, "-U", "gsco", "--auth=trust", "--encoding=UTF8", "-N")
+        _run(program("initdb"), "-D", data, "-U", "gsco", "--auth=trust", *ORDER, "-N")
         server = Server(folder)
         server.start()
         try:

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -119,7 +119,8 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
     PoolOverloaded: BUSY,
 }
 _NOTHING_STORED = "Nothing was stored; try again later."
-_OF_DATABASE = (OperationalError, InterfaceError, PoolTimeout)
+# InternalError: the server's own, such as one that became a read-only standby.
+_OF_DATABASE = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 ANSWERED = (GscoError, HTTPException, *_OF_DATABASE)
 """What `answer` answers, where the application itself is not reached."""
 

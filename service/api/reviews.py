@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from service.api import examples, problems, replies
 from service.api.access import caller_of, needs
@@ -28,6 +28,12 @@ LabelName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_
 TaskName = Annotated[str | None, Query(pattern=TASK_NAME)]
 
 
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a comment is text without NUL characters")
+    return text
+
+
 class ReviewRequest(BaseModel):
     """Accept the diagnosis, or override it with the labels that hold instead."""
 
@@ -35,7 +41,7 @@ class ReviewRequest(BaseModel):
 
     decision: Decision
     labels: list[LabelName] = Field([], max_length=MAX_LABELS, description="of an override")
-    comment: str = Field(
+    comment: Annotated[str, AfterValidator(_storable)] = Field(
         "", max_length=LONGEST_COMMENT, description="nothing that identifies a patient"
     )
 

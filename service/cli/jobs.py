@@ -7,13 +7,14 @@ import typer
 from sqlalchemy.orm import Session
 
 from service.cli import output
+from service.cli.open_database import opened
 from service.cli.serving import JsonOption
 from service.errors import Misconfigured
 from service.jobs import overview, queue
 from service.jobs.cases import CASES
 from service.jobs.job import Job, State
 from service.jobs.spool import Spool
-from service.persistence import database
+from service.persistence.database import writing
 from service.settings import Settings
 
 LONGEST_LIST = 10_000
@@ -89,13 +90,8 @@ def _within(
 ) -> T:
     """What a function of a session returns, once it is committed."""
     settings: Settings = context.obj
-    engine = database.open_engine(settings.database_url)
-    try:
-        database.upgrade(engine)
-        with database.writing(engine) as session:
-            return act(session, *given, **named)
-    finally:
-        engine.dispose()
+    with opened(settings) as engine, writing(engine) as session:
+        return act(session, *given, **named)
 
 
 def _show(title: str, jobs: tuple[Job, ...], *, json: bool) -> None:

@@ -12,10 +12,10 @@ import typer
 from service import app as composition
 from service.cli import datasets, output, retrieval_checks
 from service.cli.choices import DataOption, TaskOption
+from service.cli.open_database import opened
 from service.cli.serving import read_file
 from service.errors import Misconfigured
 from service.intake.deidentify import pseudonym
-from service.persistence import database
 from service.pipeline import queries_of
 from service.settings import Settings
 from specialists import task as tasks
@@ -53,8 +53,7 @@ def ingest(
     settings: Settings = context.obj
     found = tasks.find(settings.tasks_folder, task)
     pseudonym = _pseudonym_of_groups(settings, data, patient_ids=patient_ids)
-    engine = database.open_engine(settings.database_url)
-    database.upgrade(engine)
+    engine = context.with_resource(opened(settings))
     chosen = datasets.read(settings, data, found).split(split)
     built = (settings.indexes_folder / found.name).is_dir()
     with output.progress() as bar:
@@ -87,8 +86,7 @@ def build(
 
     settings: Settings = context.obj
     found = tasks.find(settings.tasks_folder, task)
-    engine = database.open_engine(settings.database_url)
-    database.upgrade(engine)
+    engine = context.with_resource(opened(settings))
     with output.progress() as bar:
         bar.add_task("building indexes", total=None)
         names = reference_cases.build(
@@ -136,7 +134,7 @@ def remove(context: typer.Context, case_ids: list[str]) -> None:
     from retrieval import ingest as rows
 
     settings: Settings = context.obj
-    engine = database.open_engine(settings.database_url)
+    engine = context.with_resource(opened(settings))
     removed = rows.remove(engine, settings.indexes_folder, case_ids)
     output.messages.print(f"removed {removed} of {len(case_ids)} reference cases")
 
@@ -149,7 +147,7 @@ def stats(context: typer.Context, json: Annotated[bool, typer.Option("--json")] 
     from retrieval.statistics import stats as measure
 
     settings: Settings = context.obj
-    engine = database.open_engine(settings.database_url)
+    engine = context.with_resource(opened(settings))
     rows: list[dict[str, Any]] = [asdict(one) for one in measure(engine, settings.indexes_folder)]
     if json:
         output.print_json(rows)

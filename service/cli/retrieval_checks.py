@@ -9,7 +9,7 @@ import typer
 
 from service import app as composition
 from service.cli import datasets, output
-from service.persistence import database
+from service.cli.open_database import opened
 from service.settings import Settings
 from specialists import task as tasks
 from specialists.errors import InvalidSpecialist
@@ -40,8 +40,7 @@ def verify(
     settings: Settings = context.obj
     if task is not None:
         tasks.find(settings.tasks_folder, task)
-    engine = database.open_engine(settings.database_url)
-    database.upgrade(engine)
+    engine = context.with_resource(opened(settings))
     with output.progress() as bar:
         bar.add_task("checking indexes", total=None)
         found = list(checking.verify(engine, settings.indexes_folder, task))
@@ -81,8 +80,7 @@ def assess(
         consulted = tasks.find(settings.tasks_folder, found.consults) if found.consults else found
         _tell_held_out(_assess_on(settings, consulted, data, split), json=json)
         return
-    engine = database.open_engine(settings.database_url)
-    database.upgrade(engine)
+    engine = context.with_resource(opened(settings))
     with output.progress() as bar:
         row = bar.add_task("looking up cases", total=None)
         told = assessing.assess(

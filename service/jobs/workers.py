@@ -1,7 +1,7 @@
 """Who works on jobs: who lives, and what becomes of the jobs of those who do not."""
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
@@ -50,13 +50,23 @@ def is_alive(session: Session, worker: str | None, lease_seconds: float) -> bool
 def _living(session: Session, worker: str, lease_seconds: float) -> set[str]:
     """Everybody who was seen lately, this worker too; the others are forgotten."""
     moment, lease = queue.now(session), timedelta(seconds=lease_seconds)
-    session.merge(WorkerRecord(id=worker, seen_at=moment))
-    session.flush()
+    _seen(session, worker, moment)
     # Between: a clock that was put back must not keep the dead alive.
     lately: ColumnElement[bool] = WorkerRecord.seen_at.between(moment - lease, moment + lease)
     living = set(session.scalars(select(WorkerRecord.id).where(lately)))
-    session.execute(delete(WorkerRecord).where(WorkerRecord.id.not_in(living)))
+    # By the time, and not by name: one of them may have come back meanwhile.
+    session.execute(delete(WorkerRecord).where(~lately))
     return living
+
+
+def _seen(session: Session, worker: str, moment: datetime) -> None:
+    """Locked: others forget those who were not seen for long, and this may be one."""
+    record = session.get(WorkerRecord, worker, with_for_update=True)
+    if record is None:
+        session.add(WorkerRecord(id=worker, seen_at=moment))
+    else:
+        record.seen_at = moment
+    session.flush()
 
 
 def _recover(session: Session, record: JobRecord) -> None:

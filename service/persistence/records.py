@@ -31,6 +31,7 @@ class DiagnosisRecord(Base):
     __table_args__ = (
         Index(None, "created_at", "id"),
         Index(None, "task", "created_at", "id"),
+        Index(None, "needs_review", "created_at", "id", "task"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)

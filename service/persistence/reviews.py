@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, case, exists, func, select, tuple_
+from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.selectable import ForUpdateArg
 
 from service.audit import event as audit
 from service.domain import Diagnosis
@@ -22,7 +23,7 @@ def add(session: Session, review: Review) -> None:
 
     The last thing in a transaction: see `trail.append`.
     """
-    find(session, review.diagnosis)
+    find(session, review.diagnosis, stays=True)
     session.add(
         ReviewRecord(
             diagnosis_id=review.diagnosis,
@@ -66,12 +67,21 @@ def weeks(
     """The last weeks by task, the present one last; weeks without a diagnosis are left out."""
     monday = today - timedelta(days=today.weekday())
     days = [monday - WEEK * back for back in reversed(range(count))]
-    return tuple(figures for day in days for figures in _week(session, day, task))
+    starts = [datetime.combine(day, time(), UTC) for day in days]
+    row = DiagnosisRecord
+    within = row.created_at >= starts[0], row.created_at < starts[-1] + WEEK
+    number = case(*((row.created_at < start + WEEK, n) for n, start in enumerate(starts)))
+    counted = _counted_by(number).where(*within, *_conditions(Wanted(task)))
+    return tuple(
+        WeekOfTask(name, days[number], *figures)
+        for number, name, *figures in session.execute(counted)
+    )
 
 
-def find(session: Session, diagnosis_id: str) -> DiagnosisRecord:
-    """Raises NotFound."""
-    record = session.get(DiagnosisRecord, diagnosis_id)
+def find(session: Session, diagnosis_id: str, *, stays: bool = False) -> DiagnosisRecord:
+    """Raises NotFound. `stays`: nobody erases it before the transaction has ended."""
+    lock = ForUpdateArg(read=True, key_share=True) if stays else None
+    record = session.get(DiagnosisRecord, diagnosis_id, with_for_update=lock)
     if record is None:
         raise NotFound(f"no diagnosis {diagnosis_id[:80]!r}")
     return record
@@ -79,14 +89,11 @@ def find(session: Session, diagnosis_id: str) -> DiagnosisRecord:
 
 def _with_review(rows: Any) -> Any:
     """Beside each diagnosis the review that counts, or NULL."""
-    row = DiagnosisRecord
-    latest = (
-        select(func.max(ReviewRecord.number))
-        .where(ReviewRecord.diagnosis_id == row.id)
-        .correlate(row)
-        .scalar_subquery()
-    )
-    return rows.select_from(row).outerjoin(ReviewRecord, ReviewRecord.number == latest)
+    # Joined by the diagnosis, and not by the number: PostgreSQL would read every review for that.
+    row, later = ReviewRecord, aliased(ReviewRecord)
+    of_it = row.diagnosis_id == DiagnosisRecord.id
+    is_followed = exists().where(later.diagnosis_id == row.diagnosis_id, later.number > row.number)
+    return rows.select_from(DiagnosisRecord).outerjoin(row, and_(of_it, ~is_followed))
 
 
 def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
@@ -99,20 +106,19 @@ def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         yield ~missing if wanted.reviewed else missing
 
 
-def _week(session: Session, monday: date, task: str | None) -> Iterator[WeekOfTask]:
+def _counted_by(week: ColumnElement[int]) -> Any:
+    """What became of diagnoses by week and task, all in one pass over them."""
     row = DiagnosisRecord
-    start = datetime.combine(monday, time(), UTC)
-    counted = _with_review(
-        select(
-            row.task,
-            func.count(),
-            _count(row.needs_review),
-            _count(ReviewRecord.decision == Decision.ACCEPT),
-            _count(ReviewRecord.decision == Decision.OVERRIDE),
-        )
-    ).where(row.created_at >= start, row.created_at < start + WEEK, *_conditions(Wanted(task)))
-    for name, *figures in session.execute(counted.group_by(row.task).order_by(row.task)):
-        yield WeekOfTask(name, monday, *figures)
+    named = week.label("week")
+    counted = select(
+        named,
+        row.task,
+        func.count(),
+        _count(row.needs_review),
+        _count(ReviewRecord.decision == Decision.ACCEPT),
+        _count(ReviewRecord.decision == Decision.OVERRIDE),
+    )
+    return _with_review(counted).group_by(named, row.task).order_by(named, row.task)
 
 
 def _count(condition: Any) -> ColumnElement[int]:

@@ -15,6 +15,7 @@ from service.domain import Answer, Diagnosis, Report, Result
 from service.errors import NotFound
 from service.persistence import codec, reviews, trail
 from service.persistence.codec import Kept
+from service.persistence.database import writing
 from service.persistence.records import AnswerRecord, DiagnosisRecord, ReportRecord
 from service.review import Review, Reviewed, Wanted, WeekOfTask
 
@@ -61,7 +62,7 @@ class SqlStore:
 
     async def review(self, review: Review) -> None:
         """Adds a review to those of its diagnosis; raises NotFound."""
-        await self._in_session(lambda session: reviews.add(session, review))
+        await asyncio.to_thread(self._review, review)
 
     async def reviews(self, diagnosis_id: str) -> tuple[Review, ...]:
         """All reviews of one diagnosis, the one that counts first; raises NotFound."""
@@ -98,6 +99,10 @@ class SqlStore:
             if record is None:
                 raise NotFound(f"no {kind.__name__.lower()} {id[:80]!r}")
             return codec.decode(kind, record.document)
+
+    def _review(self, review: Review) -> None:
+        with writing(self._engine) as session:
+            reviews.add(session, review)
 
     async def _in_session(self, work: Callable[[Session], Done]) -> Done:
         return await asyncio.to_thread(self._committed, work)

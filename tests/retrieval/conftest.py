@@ -1,20 +1,11 @@
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 from library import Library
 
-from retrieval.records import Base
 from retrieval.retriever import FaissRetriever
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sqlalchemy.Engine]:
-    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'gsco.db'}")
-    Base.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

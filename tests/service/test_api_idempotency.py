@@ -18,6 +18,8 @@ from service.errors import GeneralistUnavailable
 from service.identity.caller import Scope
 from service.jobs.keys import Key, Keys, Made
 
+pytestmark = pytest.mark.usefixtures("either_database")
+
 NAMED = {"Idempotency-Key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}
 
 

@@ -24,6 +24,8 @@ from service.persistence import keys as kept
 from service.pipeline import Pipeline
 from service.settings import Settings, read_settings
 
+pytestmark = pytest.mark.usefixtures("either_database")
+
 TASKS = "/v1/tasks"
 
 

@@ -23,6 +23,8 @@ from waiting import until, until_told
 from service.domain import Completion
 from service.errors import GeneralistUnavailable, UnparsableAnswer, UnreadableImage
 
+pytestmark = pytest.mark.usefixtures("either_database")
+
 STREAM = {"Accept": "text/event-stream"}
 LATER = {"Prefer": "respond-async"}
 SPOOL_IS_AWAY = "the spool folder cannot be written: no jobs are taken in"

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from builders import a_picture, a_reference_case, png_bytes
+from databases import a_database
 from PIL import Image
 from pydicom.data import get_testdata_file
 from serving import Service, a_service, problem_of
@@ -19,18 +20,15 @@ from service import reference_cases
 from service.api.page import page_files
 from service.intake.limits import Limits
 from service.intake.sandbox import Sandbox
-from service.persistence.database import open_engine, upgrade
 from service.persistence.store import SqlStore
 
 MOST_BYTES = 300_000
 
 
 @pytest.fixture
-def engine(home: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{home}/gsco.db")
-    upgrade(engine)
-    yield engine
-    engine.dispose()
+def engine(either_database: str, home: Path) -> Iterator[Engine]:
+    with a_database(home) as engine:
+        yield engine
 
 
 async def test_the_page_is_served_under_a_strict_policy(home: Path) -> None:

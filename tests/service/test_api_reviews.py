@@ -10,22 +10,19 @@ from uuid import uuid4
 import httpx
 import pytest
 from builders import a_diagnosis, a_multi_label_task, task_toml
+from databases import a_database
 from serving import Service, a_service, problem_of
-from sqlalchemy import Engine
 
 from service.domain import Diagnosis, LabelledAnswer
-from service.persistence.database import open_engine, upgrade
 from service.persistence.store import SqlStore
 
 NOW = datetime.now(UTC)
 
 
 @pytest.fixture
-def store(home: Path) -> Iterator[SqlStore]:
-    engine: Engine = open_engine(f"sqlite:///{home}/gsco.db")
-    upgrade(engine)
-    yield SqlStore(engine)
-    engine.dispose()
+def store(either_database: str, home: Path) -> Iterator[SqlStore]:
+    with a_database(home) as engine:
+        yield SqlStore(engine)
 
 
 async def stored(store: SqlStore, **fields: Any) -> Diagnosis:
@@ -78,6 +75,7 @@ async def test_of_several_reviews_the_last_counts(home: Path, store: SqlStore) -
         ({"decision": "accept", "labels": ["normal"]}, "override it instead"),
         ({"decision": "perhaps"}, "accept"),
         ({"decision": "accept", "comment": "x" * 2001}, "2000"),
+        ({"decision": "accept", "comment": "a\0b"}, "without NUL"),
         ({"decision": "accept", "reviewer": "Dr. Doe"}, "not known here"),
     ],
 )

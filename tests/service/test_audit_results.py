@@ -143,6 +143,7 @@ async def test_results_outlive_the_arrival_and_the_removal_of_the_audit(engine: 
     assert len(some_events(engine, 2)) == 2
 
 
+@pytest.mark.usefixtures("either_database")
 async def test_requests_leave_their_trace(home: Path) -> None:
     async with a_service(home, authentication=True, in_sql=True) as service:
         key, text = a_key(service.engine, Scope.SUBMIT, Scope.READ)
@@ -168,6 +169,7 @@ async def test_requests_leave_their_trace(home: Path) -> None:
     assert events[2].request_id == read.headers["x-request-id"]
 
 
+@pytest.mark.usefixtures("either_database")
 async def test_an_explanation_leaves_a_trace_though_nothing_is_kept(home: Path) -> None:
     async with a_service(home) as service:
         await service.client.post(
@@ -181,6 +183,7 @@ async def test_an_explanation_leaves_a_trace_though_nothing_is_kept(home: Path) 
     assert event.details == {"specialists": {"resnet18": sha256_of("weights of resnet18")}}
 
 
+@pytest.mark.usefixtures("either_database")
 async def test_nobody_sees_a_result_that_is_not_recorded_as_read(home: Path) -> None:
     async with a_service(home, in_sql=True) as service:
         id = (await service.diagnose()).json()["id"]

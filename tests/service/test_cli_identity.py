@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from audits import behind_its_back
 from builders import a_diagnosis, a_provenance, a_report, png_bytes
 from databases import a_database
 from fhir.resources.R4B.auditevent import AuditEvent
@@ -19,6 +20,8 @@ from service.cli.main import main
 from service.identity.caller import local_name
 from service.persistence import store
 from service.persistence.database import writing
+
+pytestmark = pytest.mark.usefixtures("home_database")
 
 Capture = pytest.CaptureFixture[str]
 
@@ -155,9 +158,8 @@ def test_the_audit_is_verified_and_its_head_taken_back(gsco: Gsco, home: Path) -
 
 def test_a_broken_audit_is_exit_code_1_and_names_the_row(gsco: Gsco, home: Path) -> None:
     put(home, a_diagnosis(id="a"), a_diagnosis(id="b"), a_diagnosis(id="c"))
-    with a_database(home) as engine, engine.begin() as connection:
-        connection.execute(text("DROP TRIGGER audit_events_stay"))
-        connection.execute(text("UPDATE audit_events SET entry = '{}' WHERE number = 2"))
+    with a_database(home) as engine:
+        behind_its_back(engine, "UPDATE audit_events SET entry = '{}' WHERE number = 2")
 
     outcome = gsco("audit", "verify")
     as_json = gsco("audit", "verify", "--json")

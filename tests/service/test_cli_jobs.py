@@ -30,7 +30,7 @@ def gsco(home: Path, capsys: pytest.CaptureFixture[str]) -> Gsco:
 
 
 @pytest.fixture(autouse=True)
-def _jobs(home: Path) -> None:
+def _jobs(home: Path, home_database: str) -> None:
     """A case that waits, a webhook that was given up, and another delivery that was."""
     works = [Work("diagnosis", {"task": "cxr-pneumonia"}, id="case")]
     works += [Work(name, {}, id=name) for name in ("webhook", "pacs")]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import a_reference_case, a_task, sha256_of, task_toml
+from databases import a_database
 from pydicom import dcmread
 from sqlalchemy import Engine
 
@@ -17,16 +18,15 @@ from service.cli.main import main
 from service.demo import phantoms, tasks
 from service.demo.home import SHIPPED
 from service.intake.deidentify import pseudonym
-from service.persistence.database import open_engine, upgrade
+from service.persistence.database import open_engine
 
 TASK, SPECIALIST, ENCODER = "cxr-pneumonia", "resnet18", sha256_of("encoder")
 
 
 @pytest.fixture
-def engine(home: Path) -> Iterator[Engine]:
+def engine(home: Path, home_database: str) -> Iterator[Engine]:
     """A home with 60 indexed cases whose vectors tell their label."""
-    engine = open_engine(f"sqlite:///{home / 'gsco.db'}")
-    upgrade(engine)
+    engine = open_engine(home_database)
     labels = ["normal", "pneumonia"] * 30
     cases = [a_reference_case(f"case {n}", labels=(name,)) for n, name in enumerate(labels)]
     ingest.ingest(engine, cases)
@@ -140,9 +140,8 @@ PANEL = 'panel = ["resnet18", "vgg16"]'
 def test_reports_come_along_with_their_images(told) -> None:  # type: ignore[no-untyped-def]
     code, _, _ = told("retrieval", "ingest", "--task", "phantom-cxr", "--data", told.images)
 
-    engine = open_engine(f"sqlite:///{told.home / 'gsco.db'}")
-    stored = database.cases(engine, "phantom-cxr", limit=100)
-    engine.dispose()
+    with a_database(told.home) as engine:
+        stored = database.cases(engine, "phantom-cxr", limit=100)
     assert code == 0
     assert len(stored) == 24
     assert all("Impression" in case.report for case in stored)

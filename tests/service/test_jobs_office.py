@@ -24,6 +24,8 @@ from service.persistence.store import SqlStore
 from service.pipeline import Pipeline
 from service.telemetry import Metrics
 
+pytestmark = pytest.mark.usefixtures("either_database")
+
 PROMPT = Retry(attempts=3, first_seconds=0.01, longest_seconds=0.02)
 
 

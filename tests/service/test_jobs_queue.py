@@ -305,3 +305,16 @@ def test_waits_double_up_to_the_longest() -> None:
 
     assert [retry.wait_seconds(failures) for failures in range(1, 7)] == [5, 10, 20, 40, 60, 60]
     assert retry.wait_seconds(10_000) == 60
+
+
+def test_workers_that_were_all_away_come_back_at_once(desk: Desk) -> None:
+    names = [f"worker {n}" for n in range(8)]
+    for _ in range(5):
+        for name in names:
+            desk.beat(name)
+            desk.die(name)
+        with ThreadPoolExecutor(len(names)) as threads:
+            list(threads.map(desk.beat, names))
+
+        with Session(desk.engine) as session:
+            assert all(workers.is_alive(session, name, LEASE) for name in names)

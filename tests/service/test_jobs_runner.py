@@ -19,6 +19,8 @@ from service.jobs.job import Job, Retry, State, Work
 from service.jobs.queue import Queue
 from service.jobs.runner import Failure, Lane, Runner
 
+pytestmark = pytest.mark.usefixtures("either_database")
+
 PROMPT = Retry(attempts=3, first_seconds=0.01, longest_seconds=0.02)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -22,24 +21,17 @@ from builders import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from service.domain import Answer, Arbitration, Diagnosis, LabelledAnswer, Report
 from service.errors import Misconfigured, NotFound
 from service.persistence import codec
 from service.persistence.database import open_engine, upgrade
+from service.persistence.records import DiagnosisRecord
 from service.persistence.store import SqlStore
 from service.review import Wanted
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path}/home/gsco.db")
-    upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
@@ -72,8 +64,9 @@ async def test_what_was_outlined_is_stored_in_words_and_its_mask_is_not(
     assert kept == diagnosis
     assert kept.evidence.segmentations[0].map is None
     with engine.connect() as connection:
-        document = connection.exec_driver_sql("SELECT document FROM diagnoses").scalar_one()
-    assert "map" not in json.loads(document)["evidence"]["segmentations"][0]
+        document = connection.scalar(select(DiagnosisRecord.document))
+    assert document is not None
+    assert "map" not in document["evidence"]["segmentations"][0]
 
 
 async def test_a_diagnosis_stored_before_there_were_segmentations_still_reads(
@@ -87,7 +80,7 @@ async def test_a_diagnosis_stored_before_there_were_segmentations_still_reads(
 async def test_a_saved_diagnosis_outlives_the_process(store: SqlStore, engine: Engine) -> None:
     await store.save(a_diagnosis())
     engine.dispose()
-    again = open_engine(str(engine.url))
+    again = open_engine(engine.url.render_as_string(hide_password=False))
     assert await SqlStore(again).get(Diagnosis, a_diagnosis().id) == a_diagnosis()
     again.dispose()
 
