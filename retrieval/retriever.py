@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -102,6 +102,16 @@ class FaissRetriever:
             reason = f"the reference cases cannot be read ({type(error).__name__})"
             return Retrieval((), missing=tuple(_missing(query, reason) for query in queries))
 
+    async def unsearchable(
+        self, task: str, encoders: Mapping[str, str]
+    ) -> tuple[MissingRetriever, ...]:
+        """Whose indexes of a task cannot be searched now, and why.
+
+        `encoders` are the sha256 of the weights that embed for the task, by specialist. Reads
+        what has changed on disk, and else takes a few stats.
+        """
+        return await self._in_thread(lambda: tuple(self._unsearchable(task, encoders)))
+
     async def stats(self) -> tuple[IndexStats, ...]:
         """What is stored and what can be searched, per task and specialist."""
         return await self._in_thread(lambda: stats(self._engine, self._indexes))
@@ -135,6 +145,16 @@ class FaissRetriever:
         index, manifest = self._shelf.get(task, query.retriever)
         admitted = self._admitted.of(task)
         return index.search(query, DEPTH * self._neighbours, own, admitted), manifest
+
+    def _unsearchable(self, task: str, encoders: Mapping[str, str]) -> Iterator[MissingRetriever]:
+        for specialist, sha256 in encoders.items():
+            try:
+                _, manifest = self._shelf.get(task, specialist)
+            except RetrievalError as error:
+                yield MissingRetriever(specialist, str(error))
+                continue
+            if manifest.encoder_sha256 != sha256:
+                yield MissingRetriever(specialist, "its index is of other weights: build it again")
 
     def _neighbours_of(self, task: str, rankings: list[Ranking]) -> tuple[Neighbour, ...]:
         """More rows are asked for than wanted: an index may still hold cases removed since."""

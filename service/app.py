@@ -14,9 +14,12 @@ from service import telemetry
 from service.api import reception, routes
 from service.api.admission import Admission
 from service.api.dependencies import Generalist, Intake, Panel, Parts, Retriever, Serving
+from service.api.probe import Probe
 from service.api.reception import Arrival
 from service.api.tasks import TaskFolder
 from service.calibrated import Calibrated
+from service.errors import Misconfigured
+from service.gathering import tell_turn
 from service.generalist import template as templates
 from service.identity import rates
 from service.identity.configured import token_rules
@@ -27,19 +30,24 @@ from service.jobs import webhooks
 from service.jobs.cases import Limits
 from service.jobs.office import Terms
 from service.jobs.queue import Queue
+from service.metrics import Metrics
 from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
 from service.settings import MEBIBYTE, Settings, read_settings, unknown_variables
-from service.telemetry import Metrics
+from service.spans import Tracer, Watch
 
 if TYPE_CHECKING:  # SQLAlchemy is loaded when the parts are made
     from sqlalchemy import Engine
 
+    from service.tracing import Traces
+
 log = structlog.stdlib.get_logger(__name__)
 
 
-def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
-    """The service as an ASGI application; parts are made from the settings unless given.
+def create_app(
+    settings: Settings, parts: Parts | None = None, tracer: Tracer | None = None
+) -> FastAPI:
+    """The service as an ASGI application; parts and tracer are made from the settings unless given.
 
     Its lifespan starts the parts and stops them. A part that cannot start stops the start, with
     its own error; specialists are loaded afterwards, in the background.
@@ -51,11 +59,14 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     terms = _terms(settings)
     if not structlog.is_configured():
         prepare_logging(settings)  # the default would print local variables: images and identifiers
-    metrics = Metrics()
+    metrics, traces = Metrics(), _traces(settings)
+    watch = Watch(metrics.note_span, tracer or traces)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if traces is not None:
+                stack.push_async_callback(asyncio.to_thread, traces.close)
             running = await stack.enter_async_context(running_parts(settings, parts))
             tasks = TaskFolder(settings.tasks_folder, running.specialists.load)
             stack.push_async_callback(tasks.close)
@@ -66,6 +77,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
                 running.pipeline,
                 lambda: _can_answer(tasks, running.generalist),
                 metrics,
+                watch.tracer,
             )
             cases = settings.max_concurrent_cases
             serving = Serving(
@@ -75,6 +87,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
                 admission=Admission(cases, metrics.cases),
                 receiving=Admission(cases, metrics.receiving),
                 metrics=metrics,
+                generalist=await stack.enter_async_context(_probed(running.generalist)),
                 office=await stack.enter_async_context(office),
                 listening=Admission(cases, metrics.listening, "jobs are heard"),
                 gate=await stack.enter_async_context(opened_gate(tokens, running.keys)),
@@ -82,7 +95,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
                 sources=await stack.enter_async_context(_sources(settings)),
             )
             app.state.serving = serving
-            await stack.enter_async_context(_receiving(serving))
+            await stack.enter_async_context(_receiving(serving, watch))
             log.info("started", version=app.version, engine=settings.generalist_engine)
             yield
         log.info("stopped")
@@ -96,7 +109,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    routes.install(app, settings, metrics)
+    routes.install(app, settings, metrics, watch)
     return app
 
 
@@ -174,7 +187,7 @@ async def _sources(settings: Settings) -> AsyncIterator[dict[str, DicomwebClient
 
 
 @asynccontextmanager
-async def _receiving(serving: Serving) -> AsyncIterator[None]:
+async def _receiving(serving: Serving, watch: Watch) -> AsyncIterator[None]:
     """C-STORE, where the settings have a port for it: last to start, first to stop."""
     settings = serving.settings
     if settings.dicom_port is None:
@@ -184,11 +197,12 @@ async def _receiving(serving: Serving) -> AsyncIterator[None]:
 
     async def receive(data: bytes, task: str, sender: str) -> None:
         arrival = Arrival(data, task or None, sender=sender, requested_by=f"ae:{sender}")
-        try:
-            await reception.receive(serving, arrival)
-        except Exception as error:
-            reception.log_failure(error)
-            raise
+        with telemetry.following(watch, "C-STORE"):
+            try:
+                await reception.receive(serving, arrival)
+            except Exception as error:
+                reception.log_failure(error)
+                raise
 
     scp = StoreScp(
         Address(
@@ -206,6 +220,28 @@ async def _receiving(serving: Serving) -> AsyncIterator[None]:
         yield
     finally:
         await scp.close()
+
+
+@asynccontextmanager
+async def _probed(generalist: Generalist) -> AsyncIterator[Probe]:
+    """The generalist, asked all the time whether it can answer."""
+    probe = Probe("generalist", generalist.check)
+    await probe.start()
+    try:
+        yield probe
+    finally:
+        await probe.close()
+
+
+def _traces(settings: Settings) -> "Traces | None":
+    if not settings.otlp_endpoint:
+        return None
+    try:
+        from service import tracing
+
+        return tracing.opened(settings.otlp_endpoint, settings.trace_share)
+    except ImportError:
+        raise Misconfigured("GSCO_OTLP_ENDPOINT needs OpenTelemetry: install gsco[otel]") from None
 
 
 async def _can_answer(tasks: TaskFolder, generalist: Generalist) -> None:
@@ -323,6 +359,7 @@ def _make_specialists(settings: Settings) -> Panel:
         device=settings.device,
         threads=settings.threads,
         memory_bytes=bound and bound * MEBIBYTE,
+        told=tell_turn,
     )
 
 

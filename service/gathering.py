@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from retrieval.errors import RetrievalError
 from retrieval.neighbour import Query, Retrieval
-from service import ports
+from service import ports, spans
 from service.domain import Case, Evidence, Missing
 from service.progress import Stopwatch, Tell
+from specialists.batcher import Turn
 from specialists.prediction import Consultation
 
 FEWER_NEIGHBOURS = (5, 2, 0)
@@ -48,6 +49,13 @@ async def gather(
         typicality=retrieval.typicality,
         segmentations=consultation.segmentations,
     )
+
+
+def tell_turn(turn: Turn) -> None:
+    """A specialist's turn, as spans of the case that it answered."""
+    queued, name = turn.queue_seconds, turn.name
+    spans.past(spans.SPECIALIST_QUEUE, queued, ago_seconds=turn.seconds, specialist=name)
+    spans.past(spans.SPECIALIST, turn.seconds, specialist=name)
 
 
 def uses_rad(case: Case) -> bool:

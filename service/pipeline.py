@@ -11,7 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Generic, TypeVar
 
-from service import ports
+from service import ports, spans
 from service.domain import (
     Answer,
     Case,
@@ -149,16 +149,17 @@ class Pipeline:
         first = prompt.initial(self.template, case)
         read = partial(parser.labelled, case)
         _, final, _ = await self._arbitrate(
-            case, first, initial, evidence, read, Stopwatch(), nobody
+            case, first, initial, evidence, read, Stopwatch(case.task.name), nobody
         )
         return final
 
     async def _collaborate(
         self, case: Case, read: Callable[[Completion], Said], tell: Tell
     ) -> Course[Said]:
-        watch = Stopwatch()
+        watch = Stopwatch(case.task.name)
         with watch.stage("total"):
-            first = prompt.initial(self.template, case)
+            with watch.stage("prompt"):
+                first = prompt.initial(self.template, case)
             initial, evidence = await _together(
                 self._look(case, first, read, watch, tell),
                 gather(self.specialists, self.retriever, case, watch, tell),
@@ -186,7 +187,9 @@ class Pipeline:
         """The first answer; it is the last one, and heard as such, where none can follow."""
         is_last = not (case.evidence_task.is_labelled or case.draft)
         with watch.stage("initial"):
-            said = read(await self._write(asked, tell if is_last else nobody))
+            written = await self._write(asked, tell if is_last else nobody)
+        with watch.stage("parse"):
+            said = read(written)
         tell("initial", said)
         return said
 
@@ -206,13 +209,16 @@ class Pipeline:
         look = initial if isinstance(initial, LabelledAnswer) else None
         too_long: PromptTooLong | None = None
         for shown in shortened(evidence):
-            asked = prompt.arbitration(self.template, case, shown, look)
+            with watch.stage("prompt"):
+                asked = prompt.arbitration(self.template, case, shown, look)
             try:
                 with watch.stage("arbitration"):
-                    final = read(await self._write(asked, tell))
+                    written = await self._write(asked, tell)
             except PromptTooLong as error:
                 too_long = error
                 continue
+            with watch.stage("parse"):
+                final = read(written)
             return asked, final, _what_was_left_out(evidence, shown)
         raise too_long or PromptTooLong("the prompt is too long for the generalist")
 
@@ -229,11 +235,12 @@ class Pipeline:
 
     async def _stored(self, result: Kept) -> Kept:
         """Who leaves while it is being saved comes too late: a save has no half-way."""
-        saving = asyncio.ensure_future(self.store.save(result))
-        while not saving.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((saving,))  # which, unlike await, cancels nothing
-        saving.result()
+        with spans.span("store", task=result.task):
+            saving = asyncio.ensure_future(self.store.save(result))
+            while not saving.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait((saving,))  # which, unlike await, cancels nothing
+            saving.result()
         return result
 
     def _provenance(

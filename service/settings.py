@@ -201,6 +201,10 @@ class Settings(BaseSettings):
         SecretStr(""), description="whsec_ and base64; several while one is being replaced"
     )
 
+    otlp_endpoint: str = Field(
+        "", pattern=r"^(https?://[^\s?#@]+)?$", description="OTLP over HTTP: where traces are sent"
+    )
+    trace_share: float = Field(1.0, ge=0, le=1, description="of the traces that begin here")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 

@@ -1,4 +1,4 @@
-"""What the service tells its operators: logs and metrics, neither of which name a patient.
+"""What the service logs: events that name the request, and no patient.
 
 Log lines are events with fields (structlog), as JSON or for a console, with the request's id.
 Fields whose names sound like a patient's are dropped, and so are the texts of errors that are
@@ -7,27 +7,18 @@ not ours: a library's message may quote what it was reading. Tracebacks keep typ
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
-from importlib.metadata import version
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import structlog
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from structlog.typing import EventDict, Processor
 
-METRICS_MEDIA_TYPE = CONTENT_TYPE_LATEST
+from service import spans
+from service.spans import Trace, Watch
+
 DENIED_WORDS = ("patient", "filename", "file_name", "birth", "accession", "physician", "_uid")
 OUR_PACKAGES = ("service", "specialists", "retrieval")
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 def configure_logging(
@@ -41,7 +32,11 @@ def configure_logging(
     root.setLevel(level.upper())
     _silence_libraries()
     structlog.configure(
-        processors=[*_shared_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,  # first: what is not logged costs next to nothing
+            *_shared_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
@@ -64,94 +59,13 @@ def place_errors(_logger: object, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-class Metrics:
-    """The figures of one application, in a registry of their own."""
-
-    def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        self.requests = Histogram(
-            "gsco_http_request_duration_seconds",
-            "Time from the first byte of a request to the last of its reply.",
-            ("method", "route", "status"),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.problems = Counter(
-            "gsco_http_problems_total", "Replies that name a problem.", ("type",), registry=registry
-        )
-        self.diagnoses = Counter(
-            "gsco_diagnoses_total",
-            "Diagnoses made and stored.",
-            ("task", "needs_review"),
-            registry=registry,
-        )
-        self.stages = Histogram(
-            "gsco_diagnosis_stage_duration_seconds",
-            "Time of each stage of a diagnosis.",
-            ("task", "stage"),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.missing = Counter(
-            "gsco_missing_evidence_total",
-            "Specialists or retrievers that were missing in a diagnosis.",
-            ("task", "part"),
-            registry=registry,
-        )
-        self.cases = Gauge(
-            "gsco_cases_in_progress", "Cases being diagnosed now.", registry=registry
-        )
-        self.receiving = Gauge(
-            "gsco_stow_requests_in_progress", "STOW-RS requests being received.", registry=registry
-        )
-        self.listening = Gauge(
-            "gsco_job_streams", "Callers who hear of a job's stages now.", registry=registry
-        )
-        self.jobs_ended = Counter(
-            "gsco_jobs_ended_total", "Jobs that have ended.", ("name", "state"), registry=registry
-        )
-        self.job_waits = Histogram(
-            "gsco_job_wait_seconds",
-            "Time between a job's arrival and its first attempt.",
-            ("name", "priority"),
-            buckets=(*_SECONDS, 300, 900, 3600),
-            registry=registry,
-        )
-        self.jobs = Gauge(
-            "gsco_jobs",
-            "Jobs that wait, run or have failed, at the last look.",
-            ("name", "state"),
-            registry=registry,
-        )
-        build = Gauge("gsco_build_info", "The version that runs.", ("version",), registry=registry)
-        build.labels(version("gsco")).set(1)
-
-    def observe_diagnosis(
-        self,
-        task: str,
-        *,
-        needs_review: bool,
-        durations_seconds: Mapping[str, float],
-        missing: tuple[str, ...],
-    ) -> None:
-        """Counts one stored diagnosis; `missing` are names of parts, such as 'specialist vgg16'."""
-        self.diagnoses.labels(task, str(needs_review).lower()).inc()
-        for stage, seconds in durations_seconds.items():
-            self.stages.labels(task, stage).observe(seconds)
-        for part in missing:
-            self.missing.labels(task, part).inc()
-
-    def show_jobs(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Shows how many jobs there are, by name and state; what is not named is none."""
-        self.jobs.clear()
-        for labels, count in counts.items():
-            self.jobs.labels(*labels).set(count)
-
-    def render(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self._registry)
+@contextmanager
+def following(watch: Watch, name: str, traceparent: str = "") -> Iterator[Trace | None]:
+    """Spans inside are told to the watch, and log lines name the trace where there are traces."""
+    with spans.watched(watch, name, traceparent) as trace:
+        named = {} if trace is None else {"trace_id": trace.id}
+        with structlog.contextvars.bound_contextvars(**named):
+            yield trace
 
 
 def _shared_processors() -> list[Processor]:

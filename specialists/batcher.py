@@ -1,15 +1,36 @@
 """Requests that arrive together are answered together: dynamic batching without waiting."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from specialists.errors import PoolOverloaded
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How long a request waited, and how long the batch took that answered it."""
+
+    name: str
+    queue_seconds: float
+    seconds: float
+
+
+Told = Callable[[Turn], None]
+"""Called in the event loop when a request was answered, in the context of whoever asked."""
+
+
+def nobody(turn: Turn) -> None:
+    """No one is told."""
+    del turn
 
 
 class Batcher(Generic[Q, A]):
@@ -32,11 +53,14 @@ class Batcher(Generic[Q, A]):
         workers: asyncio.Semaphore,
         queue_size: int,
         max_batch: int,
+        told: Told = nobody,
     ) -> None:
         self.name = name
         self._answer, self._executor, self._workers = answer, executor, workers
         self._queue_size, self._max_batch = queue_size, max_batch
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._told = told
+        self._begun: dict[asyncio.Future[A], float] = {}
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -49,6 +73,7 @@ class Batcher(Generic[Q, A]):
                 f"specialist {self.name!r} has {len(self._waiting)} images waiting"
             )
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(partial(self._tell, time.perf_counter()))
         self._waiting.append((request, future))
         self._arrived.set()
         if self._task is None:
@@ -86,6 +111,7 @@ class Batcher(Generic[Q, A]):
 
     async def _run(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
         futures = [future for _, future in batch]
+        self._begun.update(dict.fromkeys(futures, time.perf_counter()))
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(
@@ -99,6 +125,11 @@ class Batcher(Generic[Q, A]):
             raise
         except Exception as error:  # noqa: BLE001 whatever went wrong, no caller may wait for ever
             self._fail(futures, error)
+
+    def _tell(self, since: float, future: asyncio.Future[A]) -> None:
+        begun = self._begun.pop(future, None)
+        if begun is not None and not future.cancelled():
+            self._told(Turn(self.name, begun - since, time.perf_counter() - begun))
 
     @staticmethod
     def _fail(futures: Sequence[asyncio.Future[A]], error: Exception) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from specialists import gradcam
-from specialists.batcher import Batcher
+from specialists.batcher import Batcher, Told, nobody
 from specialists.description import LoadedPanel
 from specialists.draft import Draft
 from specialists.errors import InvalidSpecialist, PoolOverloaded, SpecialistUnavailable
@@ -37,6 +37,7 @@ class SpecialistPool:
     `threads` specialists run at the same time on one core each. `queue_size` images may wait per
     specialist, and up to `max_batch` of them are answered together. `memory_bytes` bounds the
     weights in memory: tasks that have gone unused for longest are read again when they are asked.
+    `told` hears of every turn.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class SpecialistPool:
         threads: int | None = None,
         memory_bytes: int | None = None,
         watch_seconds: float = WATCH_SECONDS,
+        told: Told = nobody,
     ) -> None:
-        self._queue_size = queue_size
+        self._queue_size, self._told = queue_size, told
         self._max_batch = max_batch or (MAX_BATCH if device == "cpu" else MAX_BATCH_ON_GPU)
         self._threads = threads or WORKERS
         self._workers = asyncio.Semaphore(self._threads)
@@ -67,7 +69,7 @@ class SpecialistPool:
         if self._executor is None:
             work = partial(single_core_workers, self._threads, "specialist")
             self._executor = await asyncio.to_thread(work)
-            self._segmenters.start(self._executor, self._workers)
+            self._segmenters.start(self._executor, self._workers, self._told)
             await self._reader.start()
             self._watching = asyncio.create_task(self._watch(), name="watch specialists")
 
@@ -202,6 +204,7 @@ class SpecialistPool:
             workers=self._workers,
             queue_size=self._queue_size,
             max_batch=self._max_batch,
+            told=self._told,
         )
         return Member(ready.specialist, batcher, ready.seconds)
 

@@ -7,7 +7,7 @@ note "start generalist" or "close store", for stories about the order of things.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from builders import (
     some_attributes,
 )
 
-from retrieval.neighbour import Neighbour, Query, Retrieval
+from retrieval.neighbour import MissingRetriever, Neighbour, Query, Retrieval
 from service.domain import Completion, Diagnosis, GeneralistIdentity, Instance, Prompt, Result
 from service.errors import NotFound
 from service.intake.deidentify import DicomReferences
@@ -159,6 +159,7 @@ class FakeRetriever(FakePart):
     """Always the same neighbours, but never those of the case's own group."""
 
     neighbours: tuple[Neighbour, ...] = field(default_factory=lambda: (a_neighbour(),))
+    broken: dict[str, str] = field(default_factory=dict)
 
     async def search(
         self, task: str, queries: tuple[Query, ...], *, group: str | None, image_sha256: str
@@ -171,6 +172,13 @@ class FakeRetriever(FakePart):
         )
         ids = tuple(f"{task}/{query.retriever}" for query in queries)
         return Retrieval(others, ids, typicality=0.5)
+
+    async def unsearchable(
+        self, task: str, encoders: Mapping[str, str]
+    ) -> tuple[MissingRetriever, ...]:
+        return tuple(
+            MissingRetriever(one, self.broken[one]) for one in encoders if one in self.broken
+        )
 
 
 @dataclass

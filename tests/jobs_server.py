@@ -15,7 +15,9 @@ from service.intake.limits import Limits
 from service.intake.sandbox import Sandbox
 from service.jobs.queue import Queue
 from service.persistence.database import open_engine, upgrade
+from service.persistence.keys import SqlKeys
 from service.persistence.store import SqlStore
+from service.persistence.trail import SqlTrail
 from service.pipeline import Pipeline
 from service.settings import read_settings
 
@@ -30,7 +32,8 @@ def main(home: Path, port: int) -> None:
     generalist, store = FakeGeneralist(delay_seconds=ANSWER_SECONDS), SqlStore(engine)
     pipeline = Pipeline(panel, retriever, generalist, store)
     intake, queue = Sandbox(Limits()), Queue(engine)
-    parts = Parts(pipeline, panel, retriever, generalist, store, intake, queue)
+    kept = queue, SqlKeys(engine), SqlTrail(engine)
+    parts = Parts(pipeline, panel, retriever, generalist, store, intake, *kept)
     uvicorn.run(create_app(settings, parts), port=port, log_config=None, access_log=False)
 
 

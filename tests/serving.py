@@ -19,6 +19,7 @@ from service.app import Parts, create_app
 from service.persistence.store import SqlStore
 from service.pipeline import Pipeline
 from service.settings import Settings
+from service.spans import Tracer
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ async def a_service(
     intake: Intake | None = None,
     deliver: Deliver = nowhere,
     in_sql: bool = False,
+    tracer: Tracer | None = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
     """A service with the tasks of a home folder; every part a willing fake unless given.
@@ -92,7 +94,7 @@ async def a_service(
         store = cast("FakeStore", SqlStore(engine)) if in_sql else store or FakeStore()
         pipeline = Pipeline(specialists, retriever, generalist, store)
         parts = Parts(pipeline, specialists, retriever, generalist, store, intake, *kept, deliver)
-        app = create_app(Settings(home=home, **settings), parts)
+        app = create_app(Settings(home=home, **settings), parts, tracer)
         async with app.router.lifespan_context(app), a_client(app) as client:
             yield Service(app, client, specialists, retriever, generalist, store, intake, engine)
 

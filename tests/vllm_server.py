@@ -21,14 +21,22 @@ STOP_SECONDS = 15
 
 @contextmanager
 def vllm_serving(
-    folder: Path, model: str, dtype: str, log: Path, adapters: Mapping[str, Path] | None = None
+    folder: Path,
+    model: str,
+    dtype: str,
+    log: Path,
+    adapters: Mapping[str, Path] | None = None,
+    collector: str = "",
 ) -> Iterator[str]:
-    """The base URL of a server of the checkpoint, ready to answer."""
+    """The base URL of a server of the checkpoint, ready to answer; `collector` gets its spans."""
     server.ensure_environment(VENV, ROOT)
     port = free_port()
     command, added = server.command(
         folder, port, venv=VENV, model=model, dtype=dtype, adapters=adapters
     )
+    if collector:
+        command = [*command, "--otlp-traces-endpoint", f"{collector}/v1/traces"]
+        added = {**added, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

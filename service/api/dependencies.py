@@ -9,9 +9,10 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from retrieval.neighbour import ReferenceCase
+from retrieval.neighbour import MissingRetriever, ReferenceCase
 from service import ports
 from service.api.admission import Admission
+from service.api.probe import Probe
 from service.api.tasks import TaskFolder
 from service.audit.event import Event
 from service.domain import Diagnosis, Instance
@@ -24,11 +25,11 @@ from service.intake.viewable import Frame
 from service.jobs.cases import CaseJobs
 from service.jobs.office import Office
 from service.jobs.queue import Queue
+from service.metrics import Metrics
 from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
 from service.review import Review, Reviewed, Wanted, WeekOfTask
 from service.settings import Settings
-from service.telemetry import Metrics
 from specialists.prediction import Explanation, MissingSpecialist, Pixels
 from specialists.task import Task
 
@@ -99,6 +100,9 @@ class Store(ports.Store, Protocol):
 class Retriever(ports.Retriever, Protocol):
     async def start(self) -> None: ...
     async def close(self) -> None: ...
+    async def unsearchable(
+        self, task: str, encoders: Mapping[str, str]
+    ) -> tuple[MissingRetriever, ...]: ...
 
 
 class Generalist(ports.Generalist, Protocol):
@@ -149,6 +153,7 @@ class Serving:
     admission: Admission
     receiving: Admission
     metrics: Metrics
+    generalist: Probe
     office: Office
     listening: Admission
     gate: Gate

@@ -255,6 +255,8 @@ READINESS: dict[str, Any] = {
         {"part": "database", "status": "ready", "reason": None},
         {"part": "generalist", "status": "ready", "reason": None},
         {"part": "intake", "status": "ready", "reason": None},
+        {"part": "jobs", "status": "ready", "reason": None},
+        {"part": "retrieval for cxr-pneumonia", "status": "ready", "reason": None},
         {
             "part": "specialists of cxr-pneumonia",
             "status": "degraded",

@@ -15,12 +15,15 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import telemetry
 from service.api import problems
-from service.telemetry import Metrics
+from service.metrics import Metrics
+from service.spans import Watch
 
 DRAIN_SECONDS = 10.0
 DRAINED_LIMITS = 4
 REQUEST_ID = "X-Request-ID"
+TRACEPARENT = "traceparent"  # W3C Trace Context
 # Random by construction: a DICOM UID or an accession number must not get into the log.
 _WELL_FORMED = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -107,9 +110,10 @@ class Observe:
     Neither addresses nor texts of foreign errors are logged: both may quote a patient.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, watch: Watch) -> None:
         self.app = app
         self.metrics = metrics
+        self.watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -117,7 +121,22 @@ class Observe:
             return
         exchange = _Exchange(scope, send)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
-            await self._answer(exchange, scope, receive)
+            if scope["path"] in _PROBES:  # asked every few seconds: nobody wants traces of them
+                await self._answer(exchange, scope, receive)
+            else:
+                await self._follow(exchange, scope, receive)
+
+    async def _follow(self, exchange: "_Exchange", scope: Scope, receive: Receive) -> None:
+        caller = Headers(scope=scope).get(TRACEPARENT, "")
+        with telemetry.following(self.watch, "request", caller) as trace:
+            try:
+                await self._answer(exchange, scope, receive)
+            finally:
+                if trace is not None:
+                    method, route = _method(scope), _route(scope)
+                    told = {"http.request.method": method, "http.route": route}
+                    told["http.response.status_code"] = str(exchange.status)
+                    trace.end(f"{method} {route}", told, failed=exchange.status >= 500)
 
     async def _answer(self, exchange: "_Exchange", scope: Scope, receive: Receive) -> None:
         try:
@@ -131,8 +150,8 @@ class Observe:
             self._note(exchange, scope)
 
     def _note(self, exchange: "_Exchange", scope: Scope) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        route, status, seconds = _route(scope), exchange.status, exchange.seconds
+        method, route = _method(scope), _route(scope)
+        status, seconds = exchange.status, exchange.seconds
         self.metrics.requests.labels(method, route, str(status)).observe(seconds)
         problem = scope["state"].get("problem")
         if problem is not None:
@@ -180,6 +199,11 @@ def _claimed_length(scope: Scope) -> int:
 def _waits_to_send(scope: Scope) -> bool:
     """The client sends its body only once it is told to: RFC 9110 section 10.1.1."""
     return Headers(scope=scope).get("expect", "").lower() == "100-continue"
+
+
+def _method(scope: Scope) -> str:
+    """One of the known methods: a label takes no words of the caller's."""
+    return str(scope["method"]) if scope["method"] in _METHODS else "other"
 
 
 def _route(scope: Scope) -> str:

@@ -7,9 +7,11 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from service import spans
 from service.api.access import caller_of
 from service.api.dependencies import Serving
 from service.audit.event import KINDS, Action, Event
+from service.counting import count
 from service.domain import Case, Result
 from service.errors import InvalidInput
 from service.intake.result import IntakeResult
@@ -79,18 +81,14 @@ async def decoded(
 ) -> tuple[IntakeResult, float]:
     """What intake makes of a file, and the seconds it took; raises what intake raises."""
     started = time.perf_counter()
-    result = await serving.parts.intake.decode(file, frame=frame)
+    with spans.span("intake"):
+        result = await serving.parts.intake.decode(file, frame=frame)
     return result, time.perf_counter() - started
 
 
 def counted(serving: Serving, made: Made, intake_seconds: float) -> Made:
     """A result, after it was added to the figures."""
-    serving.metrics.observe_diagnosis(
-        made.task,
-        needs_review=made.needs_review,
-        durations_seconds={"intake": intake_seconds, **made.durations_seconds},
-        missing=tuple(missing.part for missing in made.degraded),
-    )
+    count(serving.metrics, made, intake=round(intake_seconds, 4))
     return made
 
 

@@ -29,8 +29,9 @@ from service.api.guard import Guard
 from service.api.middleware import LimitBody, Observe
 from service.api.schemas import DiagnosisReference
 from service.domain import INTENDED_USE
+from service.metrics import Metrics
 from service.settings import Settings
-from service.telemetry import Metrics
+from service.spans import Watch
 
 MODULES = (
     *(diagnoses, results, reviews, reports, answers, jobs, explanations, segmentations),
@@ -38,20 +39,21 @@ MODULES = (
 )
 
 
-def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+def install(app: FastAPI, settings: Settings, metrics: Metrics, watch: Watch) -> None:
     """Gives an application the routes of this project; the later middleware is the outer one."""
     # An upload that outgrows its spool would lie in a file of the system's, patient and all.
     MultiPartParser.spool_max_size = settings.max_upload_bytes
     for module in MODULES:
         app.include_router(module.router)
     problems.install(app)
+    metrics.problems.labels(problems.INTERNAL.slug)  # there from the start: the first one counts
     app.add_middleware(
         LimitBody,
         limit_bytes=settings.max_upload_bytes,
         of_prefix={stow.PREFIX: settings.stow_max_bytes},
     )
     app.add_middleware(Guard, application=app, settings=settings)
-    app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(Observe, metrics=metrics, watch=watch)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
 
 

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from service import spans
 from service.domain import Completion, Prompt
 from service.errors import UnparsableAnswer
 
@@ -139,9 +140,11 @@ async def weigh(
     """
     search = _Search(answers)
     search.arrive("", 1.0)
+    first_came = spans.until(spans.FIRST_TOKEN)
     while texts := search.likeliest(at_once, negligible, most_steps):
         for text, distribution in zip(texts, await _together(step, texts), strict=True):
             search.expand(text, distribution)
+        first_came()
     return search.settled()
 
 

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 
+from service import spans
 from service.domain import Completion, GeneralistIdentity, Image, Prompt
 from service.errors import GeneralistUnavailable, Overloaded
 from service.generalist import choice
@@ -93,17 +95,20 @@ class EmbeddedGeneralist:
         decoder = self._demand_decoder()
         with self._place_in_queue():
             pieces = decoder.pieces(prompt.image, prompt.text, prompt.max_tokens)
-            while (piece := await self._in_worker(lambda: next(pieces, None))) is not None:
+            begun, first_came = spans.until(spans.GENERALIST_QUEUE), spans.until(spans.FIRST_TOKEN)
+            write = _after(begun, lambda: next(pieces, None))
+            while (piece := await self._in_worker(write)) is not None:
+                first_came()
                 if piece:
                     yield piece
 
     async def _choose(self, decoder: Decoder, prompt: Prompt) -> Completion:
         answers = choice.permitted(prompt, spell)
+        begun = spans.until(spans.GENERALIST_QUEUE)
 
         async def step(emitted: str) -> choice.Distribution:
-            return await self._in_worker(
-                lambda: decoder.distribution(prompt.image, prompt.text, answers, emitted)
-            )
+            weigh = partial(decoder.distribution, prompt.image, prompt.text, answers, emitted)
+            return await self._in_worker(_after(begun, weigh))
 
         return choice.completion(prompt, await choice.weigh(answers, step))
 
@@ -145,6 +150,16 @@ class EmbeddedGeneralist:
             "embedded", self._folder.name, checkpoint.weights_sha256, SAMPLING
         )
         return decoder, identity
+
+
+def _after(begun: Callable[[], None], work: Callable[[], T]) -> Callable[[], T]:
+    """The work, and that it has begun is said first: its turn has come."""
+
+    def turn() -> T:
+        begun()
+        return work()
+
+    return turn
 
 
 def _warm_up(decoder: Decoder) -> None:

@@ -20,6 +20,25 @@ _SECTIONS = re.compile(  # headings may be set off as in Markdown: "**Findings:*
 )
 
 _LOW = "low probability"
+_AGAINST = "the generalist stands against the panel or a divided one"
+_MISSING = "missing evidence"
+_NO_SECTIONS = "the report has no sections"
+_NOT_MENTIONED = "most specialists name"
+_MODALITY = "the file says it is"
+
+KINDS_OF_REASONS = {
+    _LOW: "low-probability",
+    _AGAINST: "against-panel",
+    _MISSING: "missing-evidence",
+    _MODALITY: "modality",
+    _NO_SECTIONS: "no-sections",
+    _NOT_MENTIONED: "not-mentioned",
+    "the label set holds": "label-set",  # service.calibration
+    "Text is burned into": "burned-in-text",  # service.intake.dicom, as the next
+    "Something like burned-in text": "burned-in-text",
+}
+"""The beginnings of sentences that ask for review, for figures: sentences name labels."""
+OTHER_KIND = "other"
 
 LOW_PROBABILITY = 0.6
 """Below this the final answer is a close call; replaced by conformal sets where calibrated."""
@@ -69,26 +88,32 @@ def _answer_reasons(case: Case, said: Completion, evidence: Evidence) -> Iterato
 
 def _report_reasons(case: Case, text: str, evidence: Evidence) -> Iterator[str]:
     if not _SECTIONS.fullmatch(text):
-        yield "the report has no sections Findings and Impression"
+        yield f"{_NO_SECTIONS} Findings and Impression"
     task = case.evidence_task
     most = vote(task, evidence.moed) if task.is_labelled else None
     for label in most or ():
         if label != task.nothing_found and label.casefold() not in text.casefold():
-            yield f"most specialists name {label}, which the report does not mention"
+            yield f"{_NOT_MENTIONED} {label}, which the report does not mention"
     yield from _of_input(case, evidence)
 
 
 def _of_input(case: Case, evidence: Evidence) -> Iterator[str]:
     yield from case.image.cautions
     if case.modality and modality.differs(case.task.modality, case.modality):
-        yield f"the file says it is {case.modality}, the task is for {case.task.modality}"
+        yield f"{_MODALITY} {case.modality}, the task is for {case.task.modality}"
     if evidence.missing:
-        yield "missing evidence: " + ", ".join(missing.part for missing in evidence.missing)
+        yield f"{_MISSING}: {', '.join(missing.part for missing in evidence.missing)}"
 
 
 def is_close_call(reason: str) -> bool:
     """Whether a reason for review is only that the likeliest label is not likely enough."""
     return reason.startswith(_LOW)
+
+
+def kind_of(reason: str) -> str:
+    """Which kind a reason for review is of, in one word."""
+    kinds = (kind for start, kind in KINDS_OF_REASONS.items() if reason.startswith(start))
+    return next(kinds, OTHER_KIND)
 
 
 def _low(probability: float) -> str:
@@ -101,7 +126,7 @@ def _reasons(case: Case, final: LabelledAnswer, evidence: Evidence) -> Iterator[
     agreed = sum(predicted_labels(case.task, p) == final.labels for p in evidence.moed)
     if evidence.moed and 2 * agreed <= len(evidence.moed):
         said = f"{agreed} of {len(evidence.moed)} specialists name {_named(final.labels)}"
-        yield f"the generalist stands against the panel or a divided one: {said}"
+        yield f"{_AGAINST}: {said}"
     yield from _of_input(case, evidence)
 
 

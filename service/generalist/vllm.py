@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import httpx
 import numpy as np
 
+from service import spans
 from service.domain import Completion, GeneralistIdentity, Image, Prompt
 from service.errors import GeneralistUnavailable, GscoError, Overloaded
 from service.generalist import choice, protocol
@@ -18,6 +19,8 @@ from service.generalist.chat import plain
 SAMPLING = "temperature 0"
 CONNECT_SECONDS = 5.0
 RETRY_PAUSES_SECONDS = (0.2, 1.0)
+MOST_ATTEMPTS = 1 + len(RETRY_PAUSES_SECONDS)
+CHECK_ATTEMPTS = 2  # who asks whether the server is there asks again soon
 LONGEST_PAUSE_SECONDS = 5.0  # a server that asks for more patience is answered for at once
 NEGLIGIBLE = 1e-3  # share of the probability that an answer may leave unlisted
 COMPLETIONS = "chat/completions"
@@ -75,7 +78,7 @@ class VllmGeneralist:
 
     async def check(self) -> None:
         """Returns when the server is there and serves the model."""
-        served = protocol.models(await self._ask("GET", "models"))
+        served = protocol.models(await self._ask("GET", "models", attempts=CHECK_ATTEMPTS))
         if self._model not in served:
             raise GeneralistUnavailable(
                 f"the generalist's server has no model '{self._model}', only {', '.join(served)}"
@@ -102,6 +105,7 @@ class VllmGeneralist:
         """
         user = await asyncio.to_thread(self._turn, prompt)
         body = {"messages": [user], "max_tokens": prompt.max_tokens, "stream": True}
+        first_came = spans.until(spans.FIRST_TOKEN)
         opened = await self._patiently(lambda: self._open("POST", COMPLETIONS, self._asking(body)))
         async with aclosing(opened) as response:
             lines = response.aiter_lines()
@@ -110,6 +114,7 @@ class VllmGeneralist:
                 if carried == protocol.DONE:
                     return
                 if carried and (piece := protocol.piece(carried, self._model)):
+                    first_came()
                     yield piece
         raise GeneralistUnavailable("the generalist's server does not come to an end")
 
@@ -167,7 +172,13 @@ class VllmGeneralist:
     def _asking(self, body: protocol.Body) -> protocol.Body:
         return {"model": self._model, "temperature": 0, **body}
 
-    async def _ask(self, method: str, path: str, body: protocol.Body | None = None) -> Any:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: protocol.Body | None = None,
+        attempts: int = MOST_ATTEMPTS,
+    ) -> Any:
         """The JSON of the reply."""
 
         async def once() -> bytes:
@@ -175,12 +186,13 @@ class VllmGeneralist:
                 with self._in_our_words():
                     return await response.aread()
 
-        return protocol.document(await self._patiently(once))
+        return protocol.document(await self._patiently(once, attempts))
 
     async def _open(self, method: str, path: str, body: protocol.Body | None) -> httpx.Response:
         """A reply that is no refusal (nor a redirection), its body still to be read."""
         with self._in_our_words():
-            request = self._client.build_request(method, path, json=body)
+            trace = spans.headers()  # the server's own spans join ours
+            request = self._client.build_request(method, path, json=body, headers=trace)
             response = await self._client.send(request, stream=True)
         if response.is_success:
             return response
@@ -199,7 +211,9 @@ class VllmGeneralist:
                 "the generalist's server broke off in the middle of its answer"
             ) from error
 
-    async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(
+        self, once: Callable[[], Awaitable[T]], attempts: int = MOST_ATTEMPTS
+    ) -> T:
         """The outcome of an attempt; what may pass is tried again, a few times."""
         attempt = 0
         while True:
@@ -208,7 +222,7 @@ class VllmGeneralist:
                     async with asyncio.timeout(self._timeout_seconds):
                         return await once()
             except _Passing as passing:
-                if attempt + 1 >= passing.attempts:
+                if attempt + 1 >= min(passing.attempts, attempts):
                     raise passing.error from passing.__cause__
                 default = RETRY_PAUSES_SECONDS[attempt]
                 await asyncio.sleep(default if passing.pause is None else passing.pause)

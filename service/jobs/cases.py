@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
+import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from retrieval.errors import RetrievalError
+from service import spans, telemetry
+from service.counting import count
 from service.domain import Case, Result
 from service.errors import GeneralistUnavailable, GscoError, Overloaded, PromptTooLong
 from service.jobs import overview
@@ -25,12 +28,13 @@ from service.jobs.queue import Queue
 from service.jobs.runner import Failure
 from service.jobs.spool import Spool
 from service.jobs.stages import Stages
+from service.metrics import Metrics
 from service.persistence import store
 from service.persistence.database import writing
 from service.persistence.store import SqlStore
 from service.pipeline import Pipeline
 from service.progress import Tell
-from service.telemetry import Metrics
+from service.spans import Tracer, Watch
 from specialists.errors import PoolOverloaded, SpecialistsError, SpecialistUnavailable
 from specialists.task import TaskKind
 
@@ -76,6 +80,7 @@ class CaseJobs:
         pipeline: Pipeline,
         limits: Limits,
         metrics: Metrics,
+        tracer: Tracer | None = None,
     ) -> None:
         self.stages = Stages()
         self._queue = queue
@@ -84,6 +89,7 @@ class CaseJobs:
         self._pipeline = pipeline
         self._limits = limits
         self._metrics = metrics
+        self._watch = Watch(metrics.note_span, tracer)
         self._stop: Callable[[str], None] = lambda _: None
 
     def stopped_by(self, stop: Callable[[str], None]) -> None:
@@ -114,7 +120,7 @@ class CaseJobs:
         size = await asyncio.to_thread(self._spool.put, case)
         work = Work(
             name=NAMES[case.task.kind],
-            argument={"task": case.task.name},
+            argument={"task": case.task.name, **spans.headers()},
             retry=RETRY,
             priority=priority,
             then=then,
@@ -138,10 +144,19 @@ class CaseJobs:
         return job
 
     async def handle(self, job: Job) -> bool:
-        """Answers the case of a job; see `runner.Handler`."""
+        """Answers the case of a job; see `runner.Handler`. Its trace is that of the request."""
+        above = job.work.argument.get("traceparent", "")
+        with (
+            structlog.contextvars.bound_contextvars(job=job.id),
+            telemetry.following(self._watch, f"job {job.name}", above),
+        ):
+            return await self._answer(job)
+
+    async def _answer(self, job: Job) -> bool:
         self._observe_wait(job)
         started = time.perf_counter()
-        case = await asyncio.to_thread(self._spool.get, job.id)
+        with spans.span("spool"):
+            case = await asyncio.to_thread(self._spool.get, job.id)
         spool_seconds = time.perf_counter() - started
         self.stages.begin(job.id)
         try:
@@ -149,12 +164,7 @@ class CaseJobs:
             made = await answered(kept, case, partial(self.stages.tell, job.id))
         finally:
             self.stages.end(job.id)
-        self._metrics.observe_diagnosis(
-            made.task,
-            needs_review=made.needs_review,
-            durations_seconds={"spool": spool_seconds, **made.durations_seconds},
-            missing=tuple(missing.part for missing in made.degraded),
-        )
+        count(self._metrics, made, spool=round(spool_seconds, 4))
         return True
 
     async def ended(self, job: Job, state: State) -> None:
@@ -175,7 +185,8 @@ class CaseJobs:
 
     async def count(self) -> None:
         """Brings the figures of what waits, runs and has failed up to date."""
-        self._metrics.show_jobs(await self._queue.read(overview.counts))
+        counts = await self._queue.read(overview.counts)
+        self._metrics.show_jobs(counts, await self._queue.read(overview.ages))
 
     def _observe_wait(self, job: Job) -> None:
         if job.attempts == 1 and job.started_at is not None:

@@ -1,6 +1,7 @@
 """The jobs of one process: who takes them in, who does them, and who tells of their end."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,13 +10,15 @@ from uuid import uuid4
 
 from service.jobs import cases, webhooks
 from service.jobs.cases import CaseJobs, Limits
+from service.jobs.job import Job, State
 from service.jobs.keys import Keys
 from service.jobs.queue import Queue
 from service.jobs.runner import Handler, Lane, Runner
 from service.jobs.spool import Spool
 from service.jobs.webhooks import Webhooks
+from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.telemetry import Metrics
+from service.spans import Tracer
 
 DELIVERIES_AT_ONCE = 8
 
@@ -57,21 +60,22 @@ async def running(
     pipeline: Pipeline,
     ready: Callable[[], Awaitable[None]],
     metrics: Metrics,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Office]:
     """The jobs, worked on until this is left; what is not done then is done by whoever comes next.
 
-    `ready` returns when cases can be answered, and raises while they cannot. Raises OSError where
-    the spool cannot be written.
+    `ready` returns when cases can be answered, and raises while they cannot. `tracer` keeps
+    traces of them. Raises OSError where the spool cannot be written.
     """
     spool, worker = Spool(terms.spool), uuid4().hex
     place = await asyncio.to_thread(spool.open)
-    jobs = CaseJobs(queue, spool, place, pipeline, terms.limits, metrics)
+    jobs = CaseJobs(queue, spool, place, pipeline, terms.limits, metrics, tracer)
     keys = Keys(queue, worker, terms.lease_seconds)
     async with webhooks.a_client() as client:
         hooks = Webhooks(terms.webhook_urls, terms.webhook_secrets, client)
         runner = Runner(
             queue,
-            (_answering(jobs, terms.workers, ready), _delivering(hooks, terms.deliveries)),
+            (_answering(jobs, terms.workers, ready), _delivering(hooks, terms, metrics)),
             worker=worker,
             lease_seconds=terms.lease_seconds,
             place=place,
@@ -90,6 +94,25 @@ def _answering(jobs: CaseJobs, at_once: int, ready: Callable[[], Awaitable[None]
     return Lane(handlers, at_once, cases.judge, ready, jobs.ended)
 
 
-def _delivering(hooks: Webhooks, others: Mapping[str, Handler]) -> Lane:
-    handlers = {webhooks.NAME: hooks.deliver, **others}
-    return Lane(handlers, DELIVERIES_AT_ONCE, webhooks.judge)
+def _delivering(hooks: Webhooks, terms: Terms, metrics: Metrics) -> Lane:
+    handlers = {webhooks.NAME: hooks.deliver, **terms.deliveries}
+    timed = {name: _timed(handler, metrics) for name, handler in handlers.items()}
+
+    async def ended(job: Job, state: State) -> None:
+        metrics.jobs_ended.labels(job.name, state.value).inc()
+
+    return Lane(timed, DELIVERIES_AT_ONCE, webhooks.judge, ended=ended)
+
+
+def _timed(handler: Handler, metrics: Metrics) -> Handler:
+    async def handle(job: Job) -> bool:
+        started, outcome = time.perf_counter(), "failed"
+        try:
+            has_ended = await handler(job)
+            outcome = "delivered"
+        finally:
+            seconds = time.perf_counter() - started
+            metrics.deliveries.labels(job.name, outcome).observe(seconds)
+        return has_ended
+
+    return handle

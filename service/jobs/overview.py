@@ -60,6 +60,17 @@ def counts(session: Session) -> dict[tuple[str, str], int]:
     return {(name, state): int(count) for name, state, count in session.execute(counted)}
 
 
+def ages(session: Session) -> dict[tuple[str, str], float]:
+    """Seconds since the oldest job came in that waits or runs, by name and state."""
+    row, moment = JobRecord, now(session)
+    oldest = func.min(row.created_at)
+    found = select(row.name, row.state, oldest).where(_is_open()).group_by(row.name, row.state)
+    return {
+        (name, state): max(0.0, (moment - since).total_seconds())
+        for name, state, since in session.execute(found)
+    }
+
+
 def sweep(session: Session, keep: timedelta, keep_keys: timedelta) -> int:
     """Forgets jobs that ended, and keys that were sent, longer ago; how many jobs."""
     moment, row = now(session), JobRecord

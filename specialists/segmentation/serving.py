@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from specialists import transforms
-from specialists.batcher import Batcher
+from specialists.batcher import Batcher, Told, nobody
 from specialists.description import LoadedPanel, described_by
 from specialists.errors import InvalidSpecialist, PoolOverloaded
 from specialists.prediction import Consultation, MissingSpecialist, Pixels, Segmentation
@@ -50,7 +50,7 @@ class Segmenters:
         self._batcher: Batcher[tuple[Pixels, Task], Segmented] | None = None
         self._found: dict[str, Found] = {}
 
-    def start(self, executor: Executor, workers: asyncio.Semaphore) -> None:
+    def start(self, executor: Executor, workers: asyncio.Semaphore, told: Told = nobody) -> None:
         """Call in the running event loop."""
         self._batcher = Batcher(
             "segmentation",
@@ -59,6 +59,7 @@ class Segmenters:
             workers=workers,
             queue_size=QUEUE,
             max_batch=1,
+            told=told,
         )
 
     async def close(self) -> None:

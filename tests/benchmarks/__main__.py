@@ -11,6 +11,7 @@ index-kinds  flat, inverted lists and graphs on the same vectors (minutes at 100
 burned-in    text printed on real images: found, and found in vain (two minutes)
 jobs         what durable jobs cost, and who goes on when a process dies (two minutes)
 audit        what recording an event costs, and checking many (seconds)
+spans        what timing a stretch of work costs, with figures and with traces (seconds)
 page         first paint, and from the drop of a demo case to its answer in Chromium (two minutes)
 gradcam      pointing game of every specialist's heat map on phantoms, against chance (a minute)
 """
@@ -33,6 +34,7 @@ from tests.benchmarks import (
     page,
     panel,
     retrieval,
+    spans,
     swap,
 )
 
@@ -98,6 +100,9 @@ def main() -> None:
     costs.add_argument("--events", type=int, default=300)
     costs.add_argument("--database", help="URL of an empty one; default: SQLite, gone afterwards")
     costs.add_argument("--json", action="store_true")
+    spanned = chosen.add_parser("spans")
+    spanned.add_argument("--count", type=int, default=2000)
+    spanned.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.benchmark == "end-to-end":
         end_to_end.main(options.cases, as_json=options.json)
@@ -119,6 +124,8 @@ def main() -> None:
         jobs.main(options.engine, options.count, as_json=options.json)
     elif options.benchmark == "audit":
         audit.main(options.events, options.database, as_json=options.json)
+    elif options.benchmark == "spans":
+        spans.main(options.count, as_json=options.json)
     elif options.benchmark == "page":
         page.main(options.times, as_json=options.json)
     elif options.benchmark == "retrieval":

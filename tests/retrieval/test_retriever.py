@@ -96,6 +96,19 @@ async def test_an_index_of_another_encoder_is_not_searched(library: Library) -> 
     assert "build it again, or restart the service" in retrieval.missing[0].reason
 
 
+async def test_says_beforehand_which_indexes_cannot_be_searched(library: Library) -> None:
+    library.put("case", 0, "resnet18", "vgg16")
+    library.build("resnet18")
+    encoders = {"resnet18": ENCODER, "vgg16": ENCODER}
+
+    missing = await library.retriever.unsearchable(TASK, encoders)
+    other = await library.retriever.unsearchable(TASK, {"resnet18": sha256_of("trained again")})
+
+    assert [one.retriever for one in missing] == ["vgg16"]
+    assert missing[0].reason == f"no index of 'vgg16' on task {TASK!r} has been built"
+    assert other[0].reason == "its index is of other weights: build it again"
+
+
 @pytest.mark.parametrize("vector", [np.ones(5, np.float32), np.zeros(3, np.float32)])
 async def test_a_vector_that_fits_no_index_is_refused(library: Library, vector: np.ndarray) -> None:
     library.put("case", 0)

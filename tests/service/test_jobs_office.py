@@ -20,9 +20,9 @@ from service.jobs.job import Job, Retry, Work
 from service.jobs.office import Office, Terms
 from service.jobs.queue import Queue
 from service.jobs.spool import Spool
+from service.metrics import Metrics
 from service.persistence.store import SqlStore
 from service.pipeline import Pipeline
-from service.telemetry import Metrics
 
 pytestmark = pytest.mark.usefixtures("either_database")
 

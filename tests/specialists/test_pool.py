@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from specialists import loader
+from specialists.batcher import Turn
 from specialists.catalogue import PANEL
 from specialists.errors import PoolOverloaded
 from specialists.pool import SpecialistPool
@@ -46,6 +47,20 @@ async def test_the_ten_answer_in_the_panels_order(
     for prediction in consultation.predictions:
         assert sum(prediction.probabilities) == pytest.approx(1)
         assert prediction.validation_accuracy == 0.5
+
+
+async def test_every_turn_of_every_specialist_is_told(
+    panels: Path, task: Task, pixels: Pixels
+) -> None:
+    turns: list[Turn] = []
+    pool = SpecialistPool(panels, told=turns.append)
+    await pool.start()
+
+    await pool.consult(pixels, task)
+    await pool.close()
+
+    assert sorted(turn.name for turn in turns) == sorted(PANEL)
+    assert all(turn.seconds > 0 and turn.queue_seconds >= 0 for turn in turns)
 
 
 async def test_embeddings_have_length_one_and_name_their_encoder(
