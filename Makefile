@@ -4,12 +4,13 @@ ifeq ($(shell command -v $(PYTHON) 2>/dev/null),)
 PYTHON := python3
 endif
 ACCELERATOR ?= cpu
+PROFILE ?= cpu
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format serve bench load vllm clean
+.PHONY: help demo test check format serve up bench load vllm clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +27,13 @@ demo: $(READY) ## The whole collaboration on synthetic cases (ARGS="--once --jso
 test: $(READY) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-check: $(READY) ## Lint, format, types, import contracts
+check: $(READY) ## Lint, format, types, import contracts, Dockerfiles, compose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 
 format: $(READY) ## Repair what can be repaired
 	$(BIN)/ruff check --fix .
@@ -38,6 +41,10 @@ format: $(READY) ## Repair what can be repaired
 
 serve: $(READY) ## Serve the REST API
 	@$(BIN)/gsco serve $(ARGS)
+
+up: ## Start it with Docker Compose (PROFILE="cpu pacs monitoring"; ARGS="--detach")
+	@$(PYTHON) docker/make_secrets.py
+	docker compose --file docker/compose.yaml $(addprefix --profile ,$(PROFILE)) up --build $(ARGS)
 
 bench: $(READY) ## Benchmarks (ARGS="end-to-end --json")
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -8,19 +8,19 @@
 ARG VLLM_VERSION=v0.33.0
 FROM vllm/vllm-openai:${VLLM_VERSION}
 
-# Only the plug-in is needed: what the project depends on would replace vLLM's own torch.
 COPY pyproject.toml README.md LICENSE /src/
 COPY service /src/service
 COPY specialists /src/specialists
 COPY retrieval /src/retrieval
-RUN python3 -m pip install --no-cache-dir --no-deps /src && rm -rf /src
-# A build fails where the plug-in does not load, rather than a server.
-RUN python3 -c "from importlib.metadata import entry_points; \
+# Only the plug-in is needed: what the project depends on would replace vLLM's own torch. A build
+# fails where it does not load, rather than a server.
+RUN python3 -m pip install --no-cache-dir --no-deps /src && rm -rf /src \
+    && python3 -c "from importlib.metadata import entry_points; \
     (plugin,) = entry_points(group='vllm.general_plugins', name='gsco'); plugin.load()(); \
-    from transformers import CONFIG_MAPPING; assert 'internvl_chat' in CONFIG_MAPPING"
-
-RUN useradd --create-home --uid 10001 gsco
-USER gsco
+    from transformers import CONFIG_MAPPING; assert 'internvl_chat' in CONFIG_MAPPING" \
+    && useradd --create-home --uid 10001 gsco
+# By number: Kubernetes cannot tell that a name is not root's.
+USER 10001:10001
 WORKDIR /home/gsco
 
 # Nothing is fetched or reported: the model is the folder that is mounted.

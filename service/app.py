@@ -351,6 +351,12 @@ def _make_intake(settings: Settings) -> Intake:
 
 
 def _make_specialists(settings: Settings) -> Panel:
+    if settings.specialists_url:
+        from service.remote_specialists import RemoteSpecialists
+
+        return RemoteSpecialists(
+            settings.specialists_url, timeout_seconds=settings.specialists_timeout_seconds
+        )
     from specialists.pool import SpecialistPool
 
     bound = settings.specialists_memory_mb

@@ -1,9 +1,10 @@
 """Settings of a running service: the only reader of the environment.
 
-Every field can be set by an environment variable of its name with the prefix `GSCO_`, or by an
-argument. A variable that names no setting does not stop the service: `unknown_variables` lists
-it with the nearest name, for the log. Kubernetes makes variables such as `GSCO_PORT_80_TCP` for
-a service called gsco; these are known for what they are.
+Every field can be set by an environment variable of its name with the prefix `GSCO_`, by a file
+named like that variable in GSCO_SECRETS_FOLDER, or by an argument; an argument wins over the
+environment, which wins over files. A variable that names no setting does not stop the service:
+`unknown_variables` lists it with the nearest name, for the log. Kubernetes makes variables such
+as `GSCO_PORT_80_TCP` for a service called gsco; these are known for what they are.
 """
 
 import difflib
@@ -35,6 +36,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.errors import Misconfigured
 
 PREFIX = "GSCO_"
+SECRETS = PREFIX + "SECRETS_FOLDER"
 NANO_GENERALIST = Path(__file__).parent / "generalist" / "nano"
 MEBIBYTE = 1024 * 1024
 _KUBERNETES_LINK = re.compile(r"GSCO_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)")
@@ -137,6 +139,12 @@ class Settings(BaseSettings):
         "rich", description="rich, rich_segmentation, paper, or a .toml file of one's own"
     )
 
+    specialists_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$",
+        description="the panel as a Ray Serve application; unset: in this process",
+    )
+    specialists_timeout_seconds: PositiveFloat = 30.0
     device: str = Field("cpu", description="torch device of the specialists")
     threads: PositiveInt | None = Field(
         None,
@@ -298,8 +306,11 @@ def read_settings(**given: Any) -> Settings:
 
     Raises Misconfigured with one line per setting that cannot be used; values are never shown.
     """
+    known = {name: value for name, value in given.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{"_secrets_dir": _secrets_folder(), **known})
+    except OSError as error:
+        raise Misconfigured(f"{SECRETS}: cannot read {error.filename}: {error.strerror}") from None
     except ValidationError as error:
         problems = (p for p in error.errors() if p["type"] != "default_factory_not_called")
         lines = (_explain(problem["loc"], problem["msg"]) for problem in problems)
@@ -308,10 +319,19 @@ def read_settings(**given: Any) -> Settings:
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
     """Variables with our prefix that name no setting, each with the nearest that does."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known = [SECRETS, *(PREFIX + name.upper() for name in Settings.model_fields)]
     ours = (name for name in environment if name.upper().startswith(PREFIX))
     unknown = (n for n in ours if n.upper() not in known and not _KUBERNETES_LINK.fullmatch(n))
     return {name: _nearest(name.upper(), known) for name in sorted(unknown)}
+
+
+def _secrets_folder() -> Path | None:
+    """Where container engines put secrets, each in a file of its setting's name."""
+    named = os.environ.get(SECRETS)
+    folder = Path(named or "/run/secrets")
+    if named and not folder.is_dir():
+        raise Misconfigured(f"{SECRETS}: there is no folder {named}")
+    return folder if folder.is_dir() else None
 
 
 def _sqlite_in(home: Path) -> str:

@@ -11,6 +11,7 @@ SpecialistsError
 ├── InvalidWeights         pretrained weights cannot be read or fit no backbone that is trained
 ├── InvalidDataset         training data cannot be read or does not fit the task
 ├── InvalidRecipe          what was asked of a training contradicts itself
+├── InvalidMessage         what another machine of the panel sent cannot be read
 ├── TrainingDiverged       the loss of a training is no longer a finite number
 └── PoolOverloaded         a backbone's queue is full: try again later
 """
@@ -58,6 +59,10 @@ class InvalidDataset(SpecialistsError):
 
 class InvalidRecipe(SpecialistsError):
     """What was asked of a training contradicts itself."""
+
+
+class InvalidMessage(SpecialistsError):
+    """What another machine of the panel sent cannot be read, or is not what was asked for."""
 
 
 class TrainingDiverged(SpecialistsError):

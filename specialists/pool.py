@@ -16,7 +16,7 @@ from specialists.loader import Specialist
 from specialists.panel import Member, Panel, answer
 from specialists.prediction import Consultation, Explanation, Pixels
 from specialists.reader import Reader, Ready
-from specialists.segmentation.serving import Segmenters, beside
+from specialists.segmentation.serving import Segmented, Segmenters, beside
 from specialists.shelf import Shelf
 from specialists.stamps import Stamp
 from specialists.task import Task
@@ -94,9 +94,13 @@ class SpecialistPool:
         panel = self._shelf.use(task)
         if panel is None or panel.missing:
             await self._load_once(task, wanted=False)
-        work = partial(self._segmenters.find, task)
-        await asyncio.get_running_loop().run_in_executor(self._started(), work)
+        await self._find_segmenters(task)
         return next(panel for panel in self.loaded() if panel.task == task.name)
+
+    async def load_segmenters(self, task: Task) -> LoadedPanel:
+        """Makes a task's segmentation specialists ready, and nobody else."""
+        await self._find_segmenters(task)
+        return self._segmenters.described(LoadedPanel(task.name, (), ()), task)
 
     def loaded(self) -> tuple[LoadedPanel, ...]:
         """Every panel known so far, those first that are in memory."""
@@ -114,6 +118,10 @@ class SpecialistPool:
         with panel.used():
             said = panel.consult(pixels)
             return beside(*await asyncio.gather(said, self._segmenters.outline(pixels, task)))
+
+    async def outline(self, pixels: Pixels, task: Task) -> Segmented:
+        """What the segmentation specialists of a task outline, and nothing of the panel's."""
+        return await self._segmenters.outline(pixels, task)
 
     async def explain(
         self, pixels: Pixels, task: Task, specialist: str, label: str | None = None
@@ -138,6 +146,10 @@ class SpecialistPool:
             return await self._reader.whole(task, member.specialist)
         except InvalidSpecialist as error:
             raise SpecialistUnavailable(str(error)) from error
+
+    async def _find_segmenters(self, task: Task) -> None:
+        work = partial(self._segmenters.find, task)
+        await asyncio.get_running_loop().run_in_executor(self._started(), work)
 
     async def _panel(self, task: Task) -> Panel:
         """The panel, read first if need be; nothing is awaited between finding and giving it."""

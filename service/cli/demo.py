@@ -23,18 +23,24 @@ REQUEST_TIMEOUT_SECONDS = 60
 def demo(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Show the cases and exit.")] = False,
+    prepare_only: Annotated[
+        bool, typer.Option("--prepare-only", help="Fill the home folder for `gsco serve` and exit.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Prepare the home folder, serve, send one case per demo task, and keep serving."""
     from service.demo import home  # torch is slow to import, and most verbs do without
 
     settings: Settings = context.obj
-    if settings.authentication:
+    if settings.authentication and not prepare_only:
         raise Misconfigured("the demo asks as nobody: unset GSCO_AUTHENTICATION, or `gsco serve`")
-    refuse_exposure(settings, settings.host)
+    if not prepare_only:
+        refuse_exposure(settings, settings.host)
     with output.progress() as bar:
         row = bar.add_task("preparing the home folder", total=None)
         home.prepare(settings, lambda task: bar.update(row, description=f"preparing {task}"))
+    if prepare_only:
+        return
     composition.prepare_logging(settings.model_copy(update={"log_level": "warning"}))
     asyncio.run(_demo(settings, once=once, json=json))
 

@@ -110,6 +110,18 @@ def test_a_dicom_file_is_diagnosed_from_the_command_line(
     assert json.loads(done.stdout)["task"] == task
 
 
+def test_the_home_folder_is_prepared_where_callers_must_be_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GSCO_AUTHENTICATION", "true")
+
+    done = run(tmp_path, "demo", "--prepare-only")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    indexes = sorted(path.parent.name for path in tmp_path.glob("indexes/*/vgg16"))
+    assert {"phantom-cxr", "phantom-derm"} <= set(indexes)
+
+
 def test_a_running_service_reads_real_dicom_and_ends_when_told(
     demo: dict[str, Any], home: Path
 ) -> None:

@@ -136,6 +136,38 @@ def test_secrets_are_not_shown() -> None:
     assert "s3cret" not in str(settings)
 
 
+def test_a_secret_is_read_from_a_file_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gsco_database_url").write_text("postgresql://gsco:s3cret@db/gsco\n")
+    (tmp_path / "gsco_pseudonym_key").write_text("from a file")
+    (tmp_path / "somebody_elses").write_text("left alone")
+    monkeypatch.setenv("GSCO_SECRETS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("GSCO_PSEUDONYM_KEY", "the environment wins")
+
+    settings = read_settings()
+
+    assert settings.database_url == "postgresql://gsco:s3cret@db/gsco"
+    assert settings.pseudonym_key.get_secret_value() == "the environment wins"
+    assert unknown_variables({"GSCO_SECRETS_FOLDER": "/run/secrets"}) == {}
+
+
+def test_a_secrets_folder_that_is_not_there_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GSCO_SECRETS_FOLDER", str(tmp_path / "nowhere"))
+
+    with pytest.raises(Misconfigured, match="GSCO_SECRETS_FOLDER: there is no folder"):
+        read_settings()
+
+
+def test_the_panels_url_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSCO_SPECIALISTS_URL", "file:///etc/passwd")
+
+    with pytest.raises(Misconfigured, match="GSCO_SPECIALISTS_URL"):
+        read_settings()
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         read_settings().port = 1  # type: ignore[misc]
