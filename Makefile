@@ -10,10 +10,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format serve up bench load vllm clean
+.PHONY: help demo pacs-demo test check format serve up bench load vllm clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@echo "building .venv (about a minute, 6 GB)" >&2  # stdout belongs to results
@@ -23,6 +23,9 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## The whole collaboration on synthetic cases (ARGS="--once --json" prints the result and exits)
 	@$(BIN)/gsco demo $(ARGS)
+
+pacs-demo: $(READY) ## A radiograph into Orthanc, and report and heat map back (needs Orthanc and DCMTK)
+	@PYTHONPATH=. $(BIN)/python deploy/orthanc/demo.py
 
 test: $(READY) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -5,7 +5,7 @@
 #   docker run --read-only --tmpfs /tmp -v gsco-home:/var/lib/gsco -p 127.0.0.1:8000:8000 gsco
 #
 # The registry's torch runs on CPUs and NVIDIA GPUs, and brings 4 GB of CUDA. The small one, for
-# CPUs alone: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# CPUs alone: --build-arg TORCH_INDEX=URL, of the index that PyTorch's makers have for it.
 FROM python:3.11-slim-bookworm AS sources
 COPY docker/constraints.txt /etc/gsco/constraints.txt
 # Published as source alone; everything else is a wheel.

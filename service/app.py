@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -11,11 +12,12 @@ import structlog
 from fastapi import FastAPI
 
 from service import telemetry
-from service.api import reception, routes
+from service.api import routes
 from service.api.admission import Admission
 from service.api.dependencies import Generalist, Intake, Panel, Parts, Retriever, Serving
+from service.api.peers import answering, opened_sources, receiving
+from service.api.performing import performing
 from service.api.probe import Probe
-from service.api.reception import Arrival
 from service.api.tasks import TaskFolder
 from service.calibrated import Calibrated
 from service.errors import Misconfigured
@@ -31,7 +33,6 @@ from service.jobs.cases import Limits
 from service.jobs.office import Terms
 from service.jobs.queue import Queue
 from service.metrics import Metrics
-from service.pacs.client import DicomwebClient
 from service.pipeline import Pipeline
 from service.settings import MEBIBYTE, Settings, read_settings, unknown_variables
 from service.spans import Tracer, Watch
@@ -71,8 +72,11 @@ def create_app(
             tasks = TaskFolder(settings.tasks_folder, running.specialists.load)
             stack.push_async_callback(tasks.close)
             await tasks.start()
+            running, deliveries = await stack.enter_async_context(
+                answering(settings, running, tasks)
+            )
             office = jobs.running(
-                terms,
+                replace(terms, **deliveries),
                 running.queue,
                 running.pipeline,
                 lambda: _can_answer(tasks, running.generalist),
@@ -92,10 +96,11 @@ def create_app(
                 listening=Admission(cases, metrics.listening, "jobs are heard"),
                 gate=await stack.enter_async_context(opened_gate(tokens, running.keys)),
                 rates=Rates(settings.rate_limit),
-                sources=await stack.enter_async_context(_sources(settings)),
+                sources=await stack.enter_async_context(opened_sources(settings)),
             )
             app.state.serving = serving
-            await stack.enter_async_context(_receiving(serving, watch))
+            await stack.enter_async_context(performing(serving, watch))
+            await stack.enter_async_context(receiving(serving, watch))
             log.info("started", version=app.version, engine=settings.generalist_engine)
             yield
         log.info("stopped")
@@ -171,55 +176,6 @@ async def running_retriever(settings: Settings) -> AsyncIterator[Retriever]:
         stack.push_async_callback(retriever.close)
         await retriever.start()
         yield retriever
-
-
-@asynccontextmanager
-async def _sources(settings: Settings) -> AsyncIterator[dict[str, DicomwebClient]]:
-    """Clients of the DICOMweb sources, by name; nothing is asked of them yet."""
-    clients = [
-        DicomwebClient(source, max_instance_bytes=settings.max_upload_bytes)
-        for source in settings.dicomweb_sources
-    ]
-    try:
-        yield {client.name: client for client in clients}
-    finally:
-        await asyncio.gather(*(client.close() for client in clients))
-
-
-@asynccontextmanager
-async def _receiving(serving: Serving, watch: Watch) -> AsyncIterator[None]:
-    """C-STORE, where the settings have a port for it: last to start, first to stop."""
-    settings = serving.settings
-    if settings.dicom_port is None:
-        yield
-        return
-    from service.pacs.scp import Address, StoreScp
-
-    async def receive(data: bytes, task: str, sender: str) -> None:
-        arrival = Arrival(data, task or None, sender=sender, requested_by=f"ae:{sender}")
-        with telemetry.following(watch, "C-STORE"):
-            try:
-                await reception.receive(serving, arrival)
-            except Exception as error:
-                reception.log_failure(error)
-                raise
-
-    scp = StoreScp(
-        Address(
-            settings.dicom_host,
-            settings.dicom_port,
-            settings.dicom_ae_titles,
-            {title: str(host) for title, host in settings.dicom_peers.items()},
-            settings.dicom_max_associations,
-            settings.max_upload_bytes,
-        ),
-        receive,
-    )
-    try:
-        await scp.start()
-        yield
-    finally:
-        await scp.close()
 
 
 @asynccontextmanager

@@ -42,6 +42,10 @@ MEBIBYTE = 1024 * 1024
 _KUBERNETES_LINK = re.compile(r"GSCO_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)")
 
 
+_NAME = r"^[A-Za-z0-9._-]{1,64}$"
+_URL = r"^https?://[^\s/?#@]+(/[^\s?#]*)?$"
+
+
 def _names(value: Any) -> Any:
     """Names with semicolons between them; licences and sites may hold commas."""
     if not isinstance(value, str):
@@ -77,15 +81,71 @@ class DicomwebSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    url: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", repr=False)
+    name: str = Field(pattern=_NAME)
+    url: str = Field(pattern=_URL, repr=False)
     user: str = ""
     password: SecretStr = SecretStr("")
     token: SecretStr = SecretStr("")
     timeout_seconds: PositiveFloat = 60.0
 
 
+class PacsTarget(BaseModel):
+    """A PACS that results go to: by STOW-RS to its `url`, or by C-STORE to its `ae_title`.
+
+    `objects` are the sorts that it gets; a key object only where a diagnosis needs review.
+    `senders` are the AE titles and sources whose images it is told of; none: everybody's. What
+    goes `outside` names nobody.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=_NAME)
+    url: str = Field("", pattern=f"^$|{_URL}", repr=False)
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    token: SecretStr = SecretStr("")
+    ae_title: AeTitle | None = None
+    host: str = ""
+    port: int = Field(104, ge=1, le=65535)
+    calling_ae_title: AeTitle = "GSCO"
+    timeout_seconds: PositiveFloat = 60.0
+    objects: tuple[Literal["sr", "capture", "segmentation", "key-object"], ...] = Field(
+        ("sr", "capture"), min_length=1
+    )
+    senders: tuple[str, ...] = ()
+    outside: bool = False
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> Self:
+        if bool(self.url) == bool(self.ae_title) or bool(self.host) != bool(self.ae_title):
+            raise ValueError(f"target {self.name!r} needs either a url, or an ae_title and a host")
+        return self
+
+
+class UpsWorklist(BaseModel):
+    """A worklist (UPS-RS) whose workitems are performed; `source` has the images that they name.
+
+    `query` restricts which are ours, such as {"WorklistLabel": "GSCO"}. Without a `task`, the
+    tasks' rules choose.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=_NAME)
+    url: str = Field(pattern=_URL, repr=False)
+    source: str
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    token: SecretStr = SecretStr("")
+    task: str = ""
+    query: dict[str, str] = Field(default_factory=dict)
+    poll_seconds: float = Field(10.0, ge=0.1)
+    timeout_seconds: PositiveFloat = 60.0
+
+
 Sources = Annotated[tuple[DicomwebSource, ...], NoDecode, BeforeValidator(_json)]
+Targets = Annotated[tuple[PacsTarget, ...], NoDecode, BeforeValidator(_json)]
+OneWorklist = Annotated[UpsWorklist | None, NoDecode, BeforeValidator(_json)]
 
 
 class Settings(BaseSettings):
@@ -191,6 +251,16 @@ class Settings(BaseSettings):
         {}, description="who may send, AE title and address: ORTHANC=10.0.0.5; PACS=10.0.0.6"
     )
     dicom_max_associations: PositiveInt = 10
+    pacs_targets: Targets = Field(
+        (),
+        description="where results are sent: "
+        '[{"name": "pacs", "url": "https://..."}] with user and password, or token; '
+        'or [{"name": "pacs", "ae_title": "PACS", "host": "10.0.0.6", "port": 104}]',
+    )
+    ups_worklist: OneWorklist = Field(
+        None,
+        description='workitems to perform: {"name": "ris", "url": "https://...", "source": "pacs"}',
+    )
 
     job_workers: PositiveInt = Field(4, description="jobs that are answered at once")
     max_queued_jobs: PositiveInt = Field(2000, description="over it: 503 with Retry-After")
@@ -259,6 +329,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _targets_are_told_apart(self) -> Self:
+        names = [target.name for target in self.pacs_targets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{PREFIX}PACS_TARGETS: two targets have the same name")
+        if any(target.outside for target in self.pacs_targets) and not self.pseudonym_key:
+            raise ValueError(f"{PREFIX}PACS_TARGETS: a target outside needs {PREFIX}PSEUDONYM_KEY")
+        return self
+
+    @model_validator(mode="after")
     def _webhooks_are_signed(self) -> Self:
         if not self.webhook_urls:
             return self
@@ -278,6 +357,18 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}OIDC_AUDIENCE")
         if not self.authentication:
             raise ValueError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}AUTHENTICATION=true")
+        return self
+
+    @model_validator(mode="after")
+    def _worklist_has_a_source(self) -> Self:
+        if self.ups_worklist is None:
+            return self
+        if self.ups_worklist.source not in {source.name for source in self.dicomweb_sources}:
+            raise ValueError(f"{PREFIX}UPS_WORKLIST: its source is not in {PREFIX}DICOMWEB_SOURCES")
+        if not self.pseudonym_key:
+            raise ValueError(
+                f"{PREFIX}UPS_WORKLIST needs {PREFIX}PSEUDONYM_KEY: it locks workitems"
+            )
         return self
 
     @property

@@ -24,6 +24,7 @@ class Orthanc:
 
     port: int
     dicom_port: int
+    folder: Path
     process: "subprocess.Popen[bytes] | None" = None
     http: httpx.Client = field(init=False)
 
@@ -34,6 +35,19 @@ class Orthanc:
             timeout=60,
             trust_env=False,
         )
+
+    def start(self) -> None:
+        """Starts it, with whatever its folder holds, and waits until it answers."""
+        with (self.folder / "orthanc.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["/usr/sbin/Orthanc", str(self.folder / "orthanc.json")], stdout=log, stderr=log
+            )
+        _wait(self, self.folder / "orthanc.log")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(_SECONDS)
 
     @property
     def dicomweb_url(self) -> str:
@@ -54,26 +68,25 @@ class Orthanc:
 @contextmanager
 def orthanc(folder: Path, **configuration: Any) -> Iterator[Orthanc]:
     """Orthanc with an empty store in the folder; `configuration` adds to the usual one."""
-    pacs = Orthanc(free_port(), free_port())
+    pacs = Orthanc(free_port(), free_port(), folder)
     settings = _configuration(pacs, folder) | configuration
     (folder / "orthanc.json").write_text(json.dumps(settings))
-    with (folder / "orthanc.log").open("wb") as log:
-        pacs.process = subprocess.Popen(
-            ["/usr/sbin/Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log
-        )
     try:
-        _wait(pacs, folder / "orthanc.log")
+        pacs.start()
         yield pacs
     finally:
         pacs.http.close()
-        pacs.process.terminate()
-        pacs.process.wait(_SECONDS)
+        if pacs.process is not None:
+            pacs.process.terminate()
+            pacs.process.wait(_SECONDS)
 
 
-def dcmtk(tool: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+def dcmtk(
+    tool: str, *arguments: object, seconds: float = 120
+) -> "subprocess.CompletedProcess[str]":
     """Runs a tool of DCMTK to its end."""
     command = [str(DCMTK / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 def _configuration(pacs: Orthanc, folder: Path) -> dict[str, Any]:

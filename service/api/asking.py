@@ -17,6 +17,7 @@ from service.api.events import EVENT_STREAM
 from service.api.schemas_jobs import JobRequest, JobResponse, job_response, priority_of
 from service.domain import Answer, Case, Diagnosis, Report, Result
 from service.errors import InvalidInput
+from service.intake.result import IntakeResult
 from service.jobs.cases import answered
 from service.jobs.job import Job
 from service.jobs.job import Work as DurableWork
@@ -61,7 +62,8 @@ class Asking(Generic[Shape]):
 
     `kind` is what is made: diagnosis, report or answer. `form` and `file` are what was sent;
     intake took `intake_seconds` for the image. `case` is the case under an id, and `shape` puts
-    what was made on the wire. The evidence has the labels of `evidence_task`.
+    what was made on the wire. The evidence has the labels of `evidence_task`. `from_pacs` is an
+    image that a PACS holds, which is answered too.
     """
 
     request: Request
@@ -74,6 +76,7 @@ class Asking(Generic[Shape]):
     intake_seconds: float
     case: Callable[[str], Case]
     shape: Callable[[Any], Shape]
+    from_pacs: IntakeResult | None = None
 
     def address_of(self, kind: str, id: str) -> str:
         """Where a job or a result is read."""
@@ -131,9 +134,12 @@ async def _now(asking: Asking[Shape], id: str) -> Shape | Response:
 async def _later(asking: Asking[Shape], id: str) -> Shape | Response:
     """The job, once it is durable."""
     form, jobs = asking.form, asking.serving.jobs
-    then = (_webhook(asking, id),) if form.webhook else ()
-    case = replace(asking.case(id), instance=None)  # no PACS is answered: its UIDs need not wait
-    job = await jobs.submit(case, priority=priority_of(form.priority), then=then)
+    await jobs.check_room()  # before anything is kept for an answer
+    then = [_webhook(asking, id)] if form.webhook else []
+    if asking.from_pacs is not None:
+        then += await asking.serving.parts.prepare(id, asking.from_pacs)
+    case = replace(asking.case(id), instance=None)  # its UIDs wait in the answer, if anywhere
+    job = await jobs.submit(case, priority=priority_of(form.priority), then=tuple(then))
     return _accepted(asking, job)
 
 
@@ -160,6 +166,8 @@ async def _again(asking: Asking[Shape], made: Made) -> Shape | Response:
 async def _observed(asking: Asking[Shape], id: str, tell: Tell) -> Result:
     """The case answered; what came of it is counted."""
     made = await answered(asking.serving.parts.pipeline, asking.case(id), tell)
+    if asking.from_pacs is not None and isinstance(made, Diagnosis):
+        await asking.serving.parts.deliver(made, asking.from_pacs)
     return replies.counted(asking.serving, made, asking.intake_seconds)
 
 

@@ -15,18 +15,19 @@ from service.api.admission import Admission
 from service.api.probe import Probe
 from service.api.tasks import TaskFolder
 from service.audit.event import Event
-from service.domain import Diagnosis, Instance
+from service.domain import Diagnosis
 from service.identity.gate import Gate, Keys
 from service.identity.rates import Rates
 from service.intake.deidentify import DicomReferences
-from service.intake.header import Header
 from service.intake.result import IntakeResult
 from service.intake.viewable import Frame
 from service.jobs.cases import CaseJobs
+from service.jobs.job import Work
 from service.jobs.office import Office
 from service.jobs.queue import Queue
 from service.metrics import Metrics
 from service.pacs.client import DicomwebClient
+from service.pacs.outbox import Report
 from service.pipeline import Pipeline
 from service.review import Review, Reviewed, Wanted, WeekOfTask
 from service.settings import Settings
@@ -116,15 +117,35 @@ class Trail(Protocol):
     async def record(self, event: Event) -> None: ...
 
 
-Deliver = Callable[[Diagnosis, Instance, Header], Awaitable[None]]
-"""Takes over the diagnosis of an image that a PACS sent, to answer that PACS; durable when it
-returns. The header names the patient: it is for the answer alone. The same diagnosis may come
-again, when its image is sent again."""
+Deliver = Callable[[Diagnosis, IntakeResult], Awaitable[None]]
+"""Takes over the diagnosis of an image that a PACS holds, to answer that PACS; durable when it
+returns. The image's header names the patient: it is for the answer alone. The same diagnosis may
+come again, when its image is sent again."""
+
+Prepare = Callable[[str, IntakeResult], Awaitable[tuple[Work, ...]]]
+"""The same for a diagnosis that a job will make, by its id: what is to follow the job."""
 
 
-async def nowhere(diagnosis: Diagnosis, instance: Instance, header: Header) -> None:
+Arrived = Callable[[str], Awaitable[tuple[Report, ...]]]
+"""The reports of a diagnosis that a PACS has; returns when all that were to be sent are there, and
+raises DeliveryFailed where one was given up."""
+
+
+async def nowhere(diagnosis: Diagnosis, received: IntakeResult) -> None:
     """Diagnoses stay where they are stored."""
-    del diagnosis, instance, header
+    del diagnosis, received
+
+
+async def nothing(result: str, received: IntakeResult) -> tuple[Work, ...]:
+    """Nobody waits for an answer."""
+    del result, received
+    return ()
+
+
+async def unsent(result: str) -> tuple[Report, ...]:
+    """Nothing was to be sent."""
+    del result
+    return ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +162,8 @@ class Parts:
     keys: Keys
     trail: Trail
     deliver: Deliver = nowhere
+    prepare: Prepare = nothing
+    arrived: Arrived = unsent
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ async def _one(sent: Sent, arrival: Arrival) -> DiagnosisResponse | Response:
             intake_seconds=taken.seconds,
             case=lambda id: reception.case_of(id, taken),
             shape=lambda diagnosis: diagnosis_response(diagnosis, taken.task),
+            from_pacs=taken.decoded if taken.is_from_pacs else None,
         )
     )
 

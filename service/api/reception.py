@@ -50,6 +50,24 @@ class Taken:
     decoded: IntakeResult
     seconds: float
 
+    @property
+    def instance(self) -> Instance | None:
+        """Which DICOM instance it is, and who sent it."""
+        return self.decoded.instance
+
+    @property
+    def is_from_pacs(self) -> bool:
+        """Whether a PACS holds the image, and waits for an answer."""
+        return self.arrival.sender is not None and self.decoded.header is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An instance that has a diagnosis."""
+
+    instance: Instance
+    diagnosis_id: str
+
 
 async def take_in(serving: Serving, arrival: Arrival) -> Taken:
     """The image decoded and its task known; raises what intake raises, and UnknownTask."""
@@ -59,6 +77,7 @@ async def take_in(serving: Serving, arrival: Arrival) -> Taken:
     if arrival.study and (instance is None or instance.study_instance_uid != arrival.study):
         raise InvalidInput("the instance is not of the study that was named")
     known = (await serving.tasks.all()).values()
+    decoded = replace(decoded, instance=instance and replace(instance, sender=arrival.sender))
     return Taken(arrival, named or chosen_task(decoded.attributes, known), decoded, seconds)
 
 
@@ -68,14 +87,14 @@ async def diagnose(serving: Serving, taken: Taken, id: str, tell: Tell = nobody)
     return replies.counted(serving, made, taken.seconds)
 
 
-async def receive(serving: Serving, arrival: Arrival) -> Instance:
+async def receive(serving: Serving, arrival: Arrival) -> Received:
     """What a PACS sent: diagnosed, stored, and handed over to be answered.
 
     A PACS that is not sure sends again: the same instance is diagnosed once for a task.
     """
     taken = await take_in(serving, arrival)
-    instance, header = _instance(taken), taken.decoded.header
-    if instance is None or header is None:
+    instance = taken.instance
+    if instance is None or taken.decoded.header is None:
         raise UnreadableImage("the file is no DICOM instance with all its identifiers")
     if taken.task.name in serving.tasks.loading:  # a diagnosis without them would stay
         raise Overloaded(f"the specialists of {taken.task.name} are being loaded: send it again")
@@ -85,11 +104,16 @@ async def receive(serving: Serving, arrival: Arrival) -> Instance:
     except NotFound:
         with serving.admission.enter():
             diagnosis, outcome = await diagnose(serving, taken, id), "diagnosed"
-    await serving.parts.deliver(diagnosis, instance, header)
+    await answer(serving, taken, diagnosis)
     log.info(
         "instance received", task=taken.task.name, outcome=outcome, **_named(serving, instance)
     )
-    return instance
+    return Received(instance, diagnosis.id)
+
+
+async def answer(serving: Serving, taken: Taken, diagnosis: Diagnosis) -> None:
+    """The PACS that holds the image is going to be told, for certain; raises Overloaded."""
+    await serving.parts.deliver(diagnosis, taken.decoded)
 
 
 def log_failure(error: Exception) -> None:
@@ -103,13 +127,8 @@ def log_failure(error: Exception) -> None:
 def case_of(id: str, taken: Taken) -> Case:
     """The case of an arrival, under this id."""
     arrival = taken.arrival
-    more = {"instance": _instance(taken), "requested_by": arrival.requested_by}
+    more = {"instance": taken.instance, "requested_by": arrival.requested_by}
     return replies.case_of(id, taken.task, taken.decoded, arrival.group, **more)
-
-
-def _instance(taken: Taken) -> Instance | None:
-    instance = taken.decoded.instance
-    return instance and replace(instance, sender=taken.arrival.sender)
 
 
 def _id_of(serving: Serving, taken: Taken, instance: Instance) -> str:

@@ -25,7 +25,8 @@ MOST = 64
 
 ALL = "all"
 _RANGE = re.compile(r"([1-9][0-9]{0,5})(?:-([1-9][0-9]{0,5}))?")
-_NO_IMAGES = frozenset({"SR", "KO", "PR", "SEG", "DOC", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE"})
+NO_IMAGES = frozenset({"SR", "KO", "PR", "SEG", "DOC", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE"})
+"""Modalities of objects that are about images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ async def instances_of(
 ) -> AsyncIterator[Wanted]:
     """An arrival for each instance that a search found, fetched when its turn comes."""
     for one in instances:
-        if one.modality in _NO_IMAGES:
+        if one.modality in NO_IMAGES:
             refusal = UnsupportedImage(f"an object of modality {one.modality} holds no image")
             yield Wanted(one.sop_instance_uid, arrival, refusal)
             continue
@@ -95,6 +96,8 @@ async def _one(serving: Serving, wanted: Wanted) -> ImageDiagnosisResponse:
         raise wanted.refusal
     taken = await reception.take_in(serving, wanted.arrival)
     diagnosis = await reception.diagnose(serving, taken, str(uuid4()))
+    if taken.is_from_pacs:
+        await reception.answer(serving, taken, diagnosis)
     attributes = taken.decoded.attributes
     return ImageDiagnosisResponse(
         sop_instance_uid=wanted.sop_instance_uid,

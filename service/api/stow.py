@@ -139,7 +139,7 @@ async def _received(serving: Serving, about: Arrival, data: bytes) -> Stored:
     except Exception as error:  # noqa: BLE001 - one instance must not fail the others
         reception.log_failure(error)
         return Stored(await _identified(serving, data), status_of(error))
-    return Stored(received, Status(SUCCESS))
+    return Stored(received.instance, Status(SUCCESS))
 
 
 async def _identified(serving: Serving, data: bytes) -> DicomReferences | None:

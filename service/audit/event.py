@@ -24,6 +24,7 @@ class Action(StrEnum):
 
     CREATED = "created"  # a result, or a key
     READ = "read"
+    SENT = "sent"  # to a PACS, or about to be
     EXPLAINED = "explained"  # an image that was not kept
     REVIEWED = "reviewed"
     ERASED = "erased"

@@ -25,15 +25,20 @@ ORIGIN = Origin("phantom, hospital A", "CC0-1.0")
 OnProgress = Callable[[str], None]
 
 
-def prepare(settings: Settings, on_progress: OnProgress) -> None:
-    """Everything `gsco demo` needs, made where it is missing; nothing of the user's is replaced."""
+def prepare(settings: Settings, on_progress: OnProgress, only: str | None = None) -> None:
+    """Everything `gsco demo` needs, made where it is missing; nothing of the user's is replaced.
+
+    With `only`, what that task needs.
+    """
     engine = database.open_engine(settings.database_url)
     try:
         database.upgrade(engine)
         for demo in tasks.demo_tasks():
+            if only not in {None, demo.task.name}:
+                continue
             on_progress(demo.task.name)
             _prepare_task(settings, engine, demo)
-        for task in tasks.told_tasks():
+        for task in tasks.told_tasks() if only is None else ():
             _write_task(settings, task.name)
     finally:
         engine.dispose()

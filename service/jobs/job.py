@@ -54,7 +54,8 @@ class Work:
 
     When it has ended, however it did, each of `then` is put into the queue, with how it ended
     added to its argument as `ended`. Only workers of `place` do it, where that is given: the
-    spool that holds its `size_bytes` of image.
+    spool that holds its `size_bytes` of image. `key` tells what follows the same work apart,
+    where its number would not.
     """
 
     name: str
@@ -64,15 +65,21 @@ class Work:
     then: tuple["Work", ...] = ()
     place: str | None = None
     size_bytes: int = 0
+    key: str = ""
     id: str = field(default_factory=lambda: str(uuid4()))
 
     def __post_init__(self) -> None:
-        if any(follower.then or follower.place for follower in self.then):
-            raise ValueError("what follows work has no followers and no image of its own")
+        if any(follower.then for follower in self.then):
+            raise ValueError("what follows work has no followers")
 
     def id_of_follower(self, number: int) -> str:
         """The id of what is done then: always the same, so that it is done once."""
-        return str(uuid5(NAMESPACE_OID, f"gsco:{self.id}:{number}"))
+        return id_of_follower(self.id, self.then[number].key or str(number))
+
+
+def id_of_follower(id: str, key: str) -> str:
+    """The id of what follows the work of an id, under a key that tells it from the rest."""
+    return str(uuid5(NAMESPACE_OID, f"gsco:{id}:{key}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,7 +35,10 @@ class Terms:
     webhook_urls: tuple[str, ...] = ()
     webhook_secrets: tuple[bytes, ...] = ()
     deliveries: Mapping[str, Handler] = field(default_factory=dict)
-    """Other work that is to be delivered, by name; done beside webhooks."""
+    """Other work that is to be delivered, by name; done beside webhooks, and never in their way."""
+
+    tidy: Callable[[], Awaitable[None]] | None = None
+    """Removes what such deliveries have left; done now and then."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,11 @@ async def running(
         hooks = Webhooks(terms.webhook_urls, terms.webhook_secrets, client)
         runner = Runner(
             queue,
-            (_answering(jobs, terms.workers, ready), _delivering(hooks, terms, metrics)),
+            _lanes(jobs, hooks, terms, ready, metrics),
             worker=worker,
             lease_seconds=terms.lease_seconds,
             place=place,
-            housekeeping=jobs.keep_house,
+            housekeeping=partial(_tidied, jobs, terms),
         )
         jobs.stopped_by(runner.stop)
         try:
@@ -89,13 +93,29 @@ async def running(
             await runner.close()
 
 
-def _answering(jobs: CaseJobs, at_once: int, ready: Callable[[], Awaitable[None]]) -> Lane:
-    handlers = dict.fromkeys(cases.CASES, jobs.handle)
-    return Lane(handlers, at_once, cases.judge, ready, jobs.ended)
+async def _tidied(jobs: CaseJobs, terms: Terms) -> None:
+    await jobs.keep_house()
+    if terms.tidy is not None:
+        await terms.tidy()
 
 
-def _delivering(hooks: Webhooks, terms: Terms, metrics: Metrics) -> Lane:
-    handlers = {webhooks.NAME: hooks.deliver, **terms.deliveries}
+def _lanes(
+    jobs: CaseJobs,
+    hooks: Webhooks,
+    terms: Terms,
+    ready: Callable[[], Awaitable[None]],
+    metrics: Metrics,
+) -> tuple[Lane, ...]:
+    """What is done at once: cases, webhooks, and other deliveries where there are any."""
+    answering = dict.fromkeys(cases.CASES, jobs.handle)
+    delivering = ({webhooks.NAME: hooks.deliver}, terms.deliveries)
+    return (
+        Lane(answering, terms.workers, cases.judge, ready, jobs.ended),
+        *(_delivering(handlers, metrics) for handlers in delivering if handlers),
+    )
+
+
+def _delivering(handlers: Mapping[str, Handler], metrics: Metrics) -> Lane:
     timed = {name: _timed(handler, metrics) for name, handler in handlers.items()}
 
     async def ended(job: Job, state: State) -> None:

@@ -9,6 +9,7 @@ one. All of them block: ask through `Queue`.
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -190,8 +191,7 @@ def ended(session: Session, record: JobRecord, state: State, problem: Problem | 
     told = {"id": record.id, "state": state.value, "at": record.ended_at.isoformat()}
     for number, follower in enumerate(work.then):
         argument = {**follower.argument, "ended": told}
-        id = work.id_of_follower(number)
-        put(session, Work(follower.name, argument, follower.retry, follower.priority, id=id))
+        put(session, replace(follower, argument=argument, id=work.id_of_follower(number)))
     return record
 
 

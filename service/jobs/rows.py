@@ -68,9 +68,14 @@ def _told(follower: Work) -> dict[str, Any]:
         "argument": follower.argument,
         "retry": asdict(follower.retry),
         "priority": follower.priority.value,
+        "place": follower.place,
+        "size_bytes": follower.size_bytes,
+        "key": follower.key,
     }
 
 
 def _follower(told: Mapping[str, Any]) -> Work:
+    """Rows of an earlier version say less of what follows."""
+    given = {name: told[name] for name in ("place", "size_bytes", "key") if name in told}
     retry, priority = Retry(**told["retry"]), Priority(told["priority"])
-    return Work(told["name"], told["argument"], retry, priority)
+    return Work(told["name"], told["argument"], retry, priority, **given)

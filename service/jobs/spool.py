@@ -46,7 +46,7 @@ class Spool:
         Raises OSError where it cannot be written.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self._written(uuid4().hex.encode())
+        fresh = _written(self._folder, uuid4().hex.encode())
         with suppress(FileExistsError):
             os.link(fresh, self._folder / _PLACE)
         fresh.unlink()
@@ -61,8 +61,7 @@ class Spool:
         """Durable when this returns, which is the number of bytes; raises Overloaded."""
         content = _encoded(case)
         try:
-            self._written(content).replace(self._path(case.id))
-            _sync(self._folder)
+            write(self._path(case.id), content)
         except OSError as error:
             raise Overloaded(f"the spool cannot keep the image: {error.strerror}") from error
         return len(content)
@@ -83,52 +82,64 @@ class Spool:
     def ids(self, *, old: bool = False) -> set[str]:
         """Ids of the cases that lie here; of those an hour old only, where asked."""
         files = self._folder.glob(f"*{_CASE}")
-        return {path.stem for path in files if not old or _is_old(path)}
+        return {path.stem for path in files if not old or is_old(path)}
 
     def clear(self) -> None:
         """Removes what a crash left half-written."""
-        for path in self._folder.glob(f"*{_PART}"):
-            if _is_old(path):
-                path.unlink(missing_ok=True)
+        clear(self._folder)
 
     def _path(self, id: str) -> Path:
         if not _NAME.fullmatch(id):
             raise ValueError("a case waits under an id of letters, digits and '-'")
         return self._folder / f"{id}{_CASE}"
 
-    def _written(self, content: bytes) -> Path:
-        """A new file with this content, on the disk; nothing is left of one that does not fit."""
-        path = self._folder / f"{uuid4().hex}{_PART}"
-        try:
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
+
+def write(path: Path, content: bytes) -> None:
+    """Content under this name, on the disk and readable by nobody else; raises OSError."""
+    _written(path.parent, content).replace(path)
+    _sync(path.parent)
+
+
+def clear(folder: Path) -> None:
+    """Removes what a crash left half-written in a folder."""
+    for path in folder.glob(f"*{_PART}"):
+        if is_old(path):
             path.unlink(missing_ok=True)
-            raise
-        return path
+
+
+def _written(folder: Path, content: bytes) -> Path:
+    """A new file with this content, on the disk; nothing is left of one that does not fit."""
+    path = folder / f"{uuid4().hex}{_PART}"
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return path
 
 
 def _encoded(case: Case) -> bytes:
     words = json.dumps(_CONVERTER.unstructure(case))
-    return save({"pixels": _thin(case.image.pixels)}, {"case": words})
+    return save({"pixels": thin(case.image.pixels)}, {"case": words})
 
 
 def _decoded(path: Path) -> Case:
     with safe_open(path, framework="np") as file:
         words, pixels = (file.metadata() or {})["case"], file.get_tensor("pixels")
     case = _CONVERTER.structure(json.loads(words), Case)
-    return replace(case, image=replace(case.image, pixels=_full(pixels)))
+    return replace(case, image=replace(case.image, pixels=full(pixels)))
 
 
-def _thin(pixels: Pixels) -> Pixels:
+def thin(pixels: Pixels) -> Pixels:
     """One channel where all three are equal, as in most of radiology."""
     is_grey = (pixels == pixels[..., :1]).all()
     return np.ascontiguousarray(pixels[..., :1] if is_grey else pixels)
 
 
-def _full(pixels: Pixels) -> Pixels:
+def full(pixels: Pixels) -> Pixels:
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
 
 
@@ -141,7 +152,8 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_old(path: Path) -> bool:
+def is_old(path: Path) -> bool:
+    """Whether a file has lain for longer than it takes to put its job into the queue."""
     with suppress(FileNotFoundError):  # removed since it was listed
         return time.time() - path.stat().st_mtime > _OLD_SECONDS
     return False

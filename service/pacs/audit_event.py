@@ -25,6 +25,7 @@ _REQUEST = ("https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType",
 _LETTERS: Mapping[Action, tuple[str, str]] = {
     Action.CREATED: ("C", "create"),
     Action.READ: ("R", "read"),
+    Action.SENT: ("R", "read"),
     Action.EXPLAINED: ("E", "operation"),
     Action.REVIEWED: ("U", "update"),
     Action.ERASED: ("D", "delete"),

@@ -16,7 +16,7 @@ import httpx
 from service.errors import ImageTooLarge, InvalidInput, NotFound, SourceUnavailable
 from service.intake.deidentify import is_uid
 from service.pacs import multipart
-from service.settings import DicomwebSource
+from service.settings import DicomwebSource, PacsTarget, UpsWorklist
 
 MOST_INSTANCES = 64
 _JSON = "application/dicom+json"
@@ -65,12 +65,11 @@ class DicomwebClient:
         self._seconds = source.timeout_seconds
         self._http = httpx.AsyncClient(
             base_url=source.url.rstrip("/") + "/",
-            auth=_basic(source),
-            headers=_bearer(source),
             timeout=source.timeout_seconds,
             follow_redirects=False,
             trust_env=False,
             transport=transport,
+            **authorised(source),
         )
 
     async def close(self) -> None:
@@ -169,15 +168,14 @@ class DicomwebClient:
         return SourceUnavailable(f"source {self.name!r} answered with something else than DICOMweb")
 
 
-def _basic(source: DicomwebSource) -> httpx.BasicAuth | None:
-    if not source.user:
-        return None
-    return httpx.BasicAuth(source.user, source.password.get_secret_value())
-
-
-def _bearer(source: DicomwebSource) -> dict[str, str]:
-    token = source.token.get_secret_value()
-    return {"Authorization": f"Bearer {token}"} if token else {}
+def authorised(server: DicomwebSource | PacsTarget | UpsWorklist) -> dict[str, Any]:
+    """What httpx is told of who we are there: a user with a password, a token, or nothing."""
+    token = server.token.get_secret_value()
+    if token:
+        return {"headers": {"Authorization": f"Bearer {token}"}}
+    if not server.user:
+        return {}
+    return {"auth": httpx.BasicAuth(server.user, server.password.get_secret_value())}
 
 
 def _instance(found: Mapping[str, Any]) -> Found:

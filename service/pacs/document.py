@@ -151,6 +151,8 @@ def _zone(offset: str) -> tzinfo | None:
 
 
 def _whose(source: Source) -> str:
+    if source.is_outside:
+        return "outside"
     return "anonymous" if source.is_anonymous else "patient"
 
 

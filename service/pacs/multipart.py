@@ -4,7 +4,7 @@ A part is handed on as soon as it is complete, and none is larger than allowed: 
 whole is never held.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from email.message import Message
 
 from python_multipart.exceptions import FormParserError
@@ -43,6 +43,12 @@ def boundary_of(content_type: str) -> str:
     if kind != DICOM:
         raise InvalidInput(f'the content type must say type="{DICOM}"')
     return boundary
+
+
+def body_of(parts: Iterable[bytes], boundary: str) -> bytes:
+    """A multipart/related body of DICOM objects; the boundary must not be in any of them."""
+    head = f"--{boundary}\r\nContent-Type: {DICOM}\r\n\r\n".encode()
+    return b"".join(head + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
 
 
 class _Reader:

@@ -80,12 +80,14 @@ class Source:
     """Patient and study that results belong to, and the image they are about, where there is one.
 
     Dates and times are DICOM's (PS3.5 section 6.2), or empty. With a `deidentification_method`,
-    the patient's identity has been removed. It has no representation to log.
+    the patient's identity has been removed; `is_outside` where we did so, for who is elsewhere. It
+    has no representation to log.
     """
 
     study_instance_uid: str
     image: SourceImage | None = None
     is_anonymous: bool = False
+    is_outside: bool = False
     patient_name: str = ""
     patient_id: str = ""
     issuer_of_patient_id: str = ""

@@ -21,9 +21,10 @@ from serving import Service, a_service, problem_of
 
 from service.api.dependencies import Parts
 from service.app import create_app
-from service.domain import Diagnosis, Instance
+from service.domain import Diagnosis
 from service.errors import GeneralistUnavailable
 from service.intake.limits import Limits
+from service.intake.result import IntakeResult
 from service.intake.sandbox import Sandbox
 from service.pipeline import Pipeline
 from service.settings import Settings
@@ -169,10 +170,10 @@ async def test_sender_waits_for_specialists_that_are_still_being_loaded(ruled_ho
 
 
 async def test_what_is_diagnosed_is_handed_over_to_be_answered(ruled_home: Path) -> None:
-    handed: list[tuple[Diagnosis, Instance, Any]] = []
+    handed: list[tuple[Diagnosis, Any, Any]] = []
 
-    async def deliver(diagnosis: Diagnosis, instance: Instance, header: Any) -> None:
-        handed.append((diagnosis, instance, header))
+    async def deliver(diagnosis: Diagnosis, received: IntakeResult) -> None:
+        handed.append((diagnosis, received.instance, received.header))
 
     async with a_service(ruled_home, intake=Sandbox(Limits()), deliver=deliver) as service:
         await stow(service, dicom(**OF_A_CHEST))

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import a_diagnosis, a_picture, a_report, a_task, sha256_of
-from pacs_objects import TEXTS, a_ct_header, a_source, an_explanation, told_everywhere
+from pacs_objects import TEXTS, a_ct_header, a_header, a_source, an_explanation, told_everywhere
 
 from service.errors import GscoError
 from service.intake.dataset import opened, require_image
 from service.intake.limits import Limits
+from service.pacs.answer import source_for
 from service.pacs.content import Algorithm, Written
+from service.pacs.outbox import Letter
 from service.pacs.results import File, files
 from service.pacs.segmentation import Segment, segmentation
 from service.pacs.source import Source, anonymous, discreet, source_of
@@ -73,6 +75,7 @@ SOURCES = {
     "slice": source_of(a_ct_header()),
     "names": a_source(PatientName="Yamada^Tarou=山田^太郎", StudyDescription="胸部"),
     "nobody": anonymous("6f7c2f0e"),
+    "outside": source_for(Letter("6f7c2f0e", header=a_header().to_json_dict()), b"key"),
     "elsewhere": anonymous("6f7c2f0e", a_source().image),
     "private": a_source(SOPClassUID="1.2.3.4.5.6"),
     "bare": a_source(
