@@ -20,7 +20,7 @@ from retrieval.database import chunks, packed
 from retrieval.errors import IndexMismatch, InvalidReferenceCase
 from retrieval.indexing import forget
 from retrieval.neighbour import ReferenceCase, Vector
-from retrieval.records import ReferenceCaseRecord, ReferenceVectorRecord, key_of
+from retrieval.records import ReferenceCaseRecord, ReferenceVectorRecord, Then, key_of
 from retrieval.validation import check
 from retrieval.vectors import unit_vector
 
@@ -32,6 +32,7 @@ def ingest(
     cases: Iterable[ReferenceCase],
     *,
     thumbnails: Mapping[str, bytes] | None = None,
+    then: Then | None = None,
 ) -> tuple[str, ...]:
     """The ids under which the cases are stored, in their order; all of them or none.
 
@@ -43,11 +44,14 @@ def ingest(
         check(case)
     try:
         with Session(engine) as session, session.begin():
-            return tuple(
+            ids = tuple(
                 case_id
                 for some in chunks(wanted)
                 for case_id in _store(session, some, thumbnails or {})
             )
+            if then is not None:
+                then(session, ids)
+            return ids
     except IntegrityError as error:
         raise InvalidReferenceCase("the same cases are being ingested by someone else") from error
 
@@ -83,7 +87,7 @@ def store_vectors(
     return len(rows)
 
 
-def remove(engine: Engine, indexes: Path, case_ids: Iterable[str]) -> int:
+def remove(engine: Engine, indexes: Path, case_ids: Iterable[str], then: Then | None = None) -> int:
     """How many cases were removed, with all their vectors; unknown ids are passed over.
 
     The rows go first: from then on no search returns the cases, even if the process dies before
@@ -91,9 +95,11 @@ def remove(engine: Engine, indexes: Path, case_ids: Iterable[str]) -> int:
     """
     wanted = list(case_ids)
     with Session(engine) as session, session.begin():
-        removed = [pair for some in chunks(wanted) for pair in _delete(session, some)]
-    for task in {task for task, _ in removed}:
-        forget(indexes, task, [key for owner, key in removed if owner == task])
+        removed = [row for some in chunks(wanted) for row in _delete(session, some)]
+        if removed and then is not None:
+            then(session, tuple(case_id for case_id, _, _ in removed))
+    for task in {task for _, task, _ in removed}:
+        forget(indexes, task, [key for _, owner, key in removed if owner == task])
     return len(removed)
 
 
@@ -175,10 +181,10 @@ def _replace_vectors(
     session.execute(insert(vector), list(rows))
 
 
-def _delete(session: Session, case_ids: Sequence[str]) -> list[tuple[str, int]]:
-    """Tasks and keys of the cases deleted."""
+def _delete(session: Session, case_ids: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Ids, tasks and keys of the cases deleted."""
     case, vector = ReferenceCaseRecord, ReferenceVectorRecord
-    found = session.execute(select(case.task, case.key).where(case.id.in_(case_ids))).all()
+    found = session.execute(select(case.id, case.task, case.key).where(case.id.in_(case_ids))).all()
     session.execute(delete(vector).where(vector.case_id.in_(case_ids)))
     session.execute(delete(case).where(case.id.in_(case_ids)))
-    return [(task, key) for task, key in found]
+    return [(id, task, key) for id, task, key in found]

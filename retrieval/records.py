@@ -5,6 +5,7 @@ here at any time.
 """
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sqlalchemy import (
@@ -21,9 +22,12 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from retrieval.neighbour import ReferenceCase
+
+Then = Callable[[Session, tuple[str, ...]], None]
+"""What else happens in the transaction that stores or removes cases, given their ids."""
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",

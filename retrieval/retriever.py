@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ import faiss
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from retrieval import database, fusion, typicality
+from retrieval import database, fusion, indexing, ingest, typicality
 from retrieval.errors import RetrievalError
 from retrieval.fusion import CUT, Ranking
 from retrieval.manifest import Manifest
@@ -25,6 +26,7 @@ from retrieval.neighbour import (
     ReferenceCase,
     Retrieval,
 )
+from retrieval.records import Then
 from retrieval.selection import Admitted
 from retrieval.shelf import Shelf
 from retrieval.statistics import IndexStats, stats
@@ -102,6 +104,21 @@ class FaissRetriever:
             reason = f"the reference cases cannot be read ({type(error).__name__})"
             return Retrieval((), missing=tuple(_missing(query, reason) for query in queries))
 
+    async def put(
+        self, case: ReferenceCase, queries: tuple[Query, ...], picture: bytes, then: Then
+    ) -> str:
+        """The id under which a case is stored, with its vectors, and found from now on.
+
+        Raises InvalidReferenceCase with nothing stored; what the indexes raise (`indexing.build`)
+        with the case stored and not in all of them.
+        """
+        return await asyncio.to_thread(self._put, case, queries, picture, then)
+
+    async def remove(self, case_id: str, then: Then) -> bool:
+        """Whether there was such a case; it is found no more, and its vectors are gone."""
+        work = partial(ingest.remove, self._engine, self._indexes, [case_id], then)
+        return bool(await asyncio.to_thread(work))
+
     async def unsearchable(
         self, task: str, encoders: Mapping[str, str]
     ) -> tuple[MissingRetriever, ...]:
@@ -115,6 +132,18 @@ class FaissRetriever:
     async def stats(self) -> tuple[IndexStats, ...]:
         """What is stored and what can be searched, per task and specialist."""
         return await self._in_thread(lambda: stats(self._engine, self._indexes))
+
+    def _put(
+        self, case: ReferenceCase, queries: tuple[Query, ...], picture: bytes, then: Then
+    ) -> str:
+        engine, task = self._engine, case.task
+        (id,) = ingest.ingest(engine, [case], thumbnails={case.id: picture}, then=then)
+        for query in queries:
+            encoder, vectors = query.encoder_sha256, {id: query.vector}
+            ingest.store_vectors(engine, task, query.retriever, encoder, vectors)
+        for query in queries:
+            indexing.put(engine, self._indexes, task, query.retriever, [id])
+        return id
 
     async def _search(
         self, task: str, queries: tuple[Query, ...], group: str | None, image_sha256: str

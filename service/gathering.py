@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from retrieval.errors import RetrievalError
 from retrieval.neighbour import Query, Retrieval
@@ -29,7 +30,9 @@ async def gather(
     if not case.evidence_task.is_labelled:
         return Evidence()
     with watch.stage("specialists"):
-        consultation = await specialists.consult(case.image.pixels, case.evidence_task)
+        consultation = await specialists.consult(
+            case.image.pixels, case.evidence_task, partial(tell, "specialist")
+        )
     tell("specialists", consultation.predictions)
     if not uses_rad(case):
         missing = _missing_specialists(consultation)

@@ -5,15 +5,18 @@ from typing import Protocol, TypeVar
 
 from retrieval.neighbour import Query, Retrieval
 from service.domain import Completion, GeneralistIdentity, Prompt, Result
-from specialists.prediction import Consultation, Pixels
+from specialists.prediction import Consultation, Hear, Pixels, unheard
 from specialists.task import Task
 
 Kept = TypeVar("Kept", bound=Result)
 
 
 class Specialists(Protocol):
-    async def consult(self, pixels: Pixels, task: Task) -> Consultation:
-        """Predictions and embeddings of those that can answer; the others are missing."""
+    async def consult(self, pixels: Pixels, task: Task, hear: Hear = unheard) -> Consultation:
+        """Predictions and embeddings of those that can answer; the others are missing.
+
+        `hear` is told of each prediction as it comes.
+        """
         ...
 
 

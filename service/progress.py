@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from service import spans
 
 Tell = Callable[[str, object], None]
-"""Called with a stage and what came of it: `initial` (the first answer), `specialists` (their
-predictions), `retrieval` (the neighbours), `text` (a piece of the final answer as it is written).
-It must return at once."""
+"""Called with a stage and what came of it: `initial` (the first answer), `specialist` (one of the
+predictions, as it comes), `specialists` (all of them, in order), `retrieval` (the neighbours),
+`text` (a piece of the final answer as it is written). It must return at once."""
 
 
 def nobody(stage: str, value: object) -> None:

@@ -19,7 +19,14 @@ from specialists.errors import (
     UnknownBackbone,
     UnknownLabel,
 )
-from specialists.prediction import Consultation, Explanation, MissingSpecialist, Pixels
+from specialists.prediction import (
+    Consultation,
+    Explanation,
+    Hear,
+    MissingSpecialist,
+    Pixels,
+    unheard,
+)
 from specialists.segmentation import models
 from specialists.task import Task
 
@@ -86,15 +93,18 @@ class RemoteSpecialists:
         """Every panel as it was last seen."""
         return tuple(self._panels.values())
 
-    async def consult(self, pixels: Pixels, task: Task) -> Consultation:
-        """As `SpecialistPool.consult`; raises PoolOverloaded."""
+    async def consult(self, pixels: Pixels, task: Task, hear: Hear = unheard) -> Consultation:
+        """As `SpecialistPool.consult`; raises PoolOverloaded. The answer comes all at once."""
         body = await asyncio.to_thread(wire.question, task, pixels)
         try:
             said = await self._ask("consult", body)
-            return await asyncio.to_thread(wire.read_consultation, said, task)
+            consultation = await asyncio.to_thread(wire.read_consultation, said, task)
         except (SpecialistUnavailable, InvalidMessage) as error:
             log.warning("panel not consulted", task=task.name, reason=str(error))
             return Consultation(task.name, (), (), _everyone(task, error))
+        for prediction in consultation.predictions:
+            hear(prediction)
+        return consultation
 
     async def explain(
         self, pixels: Pixels, task: Task, specialist: str, label: str | None = None

@@ -58,7 +58,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class WeekOfTask:
-    """What became of the diagnoses of one task that were made in one week, from Monday, in UTC."""
+    """What became of the diagnoses of one task that were made in one week, from Monday, in UTC.
+
+    `model` is the generalist that made them, where it was asked for.
+    """
 
     task: str
     week: date
@@ -66,6 +69,8 @@ class WeekOfTask:
     needing_review: int
     accepted: int
     overridden: int
+    model: str | None = None
+    weights_sha256: str | None = None
 
     @property
     def reviewed(self) -> int:
@@ -89,7 +94,7 @@ def overridden(diagnosis: Diagnosis, task: Task | None, word: Word) -> Review:
         raise InvalidInput(f"an override names labels of the diagnosis: {known}")
     chosen = tuple(name for name in diagnosis.label_names if name in word.labels)
     if task is not None:
-        _refuse_impossible(task, chosen)
+        refuse_impossible(task, chosen)
     if chosen == diagnosis.final.labels:
         raise InvalidInput("these are the labels of the diagnosis: accept it instead")
     return _review(diagnosis, word, Decision.OVERRIDE, chosen)
@@ -101,10 +106,11 @@ def _review(
     return Review(diagnosis.id, word.at, word.reviewer, decision, labels, word.comment)
 
 
-def _refuse_impossible(task: Task, chosen: tuple[str, ...]) -> None:
+def refuse_impossible(task: Task, chosen: tuple[str, ...]) -> None:
+    """Raises InvalidInput where these labels are no answer to the task."""
     if task.kind is TaskKind.SINGLE_LABEL and len(chosen) != 1:
         raise InvalidInput(f"task {task.name!r} is answered by one label: name one")
     if task.nothing_found in chosen and len(chosen) > 1:
         raise InvalidInput(f"{task.nothing_found!r} stands alone: no other label holds with it")
     if not chosen and task.nothing_found is not None:
-        raise InvalidInput(f"an override names a label: {task.nothing_found!r} where none holds")
+        raise InvalidInput(f"name a label: {task.nothing_found!r} where none holds")

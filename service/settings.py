@@ -388,6 +388,10 @@ class Settings(BaseSettings):
         return self.home / "examples"
 
     @property
+    def evaluations_folder(self) -> Path:
+        return self.home / "evaluations"
+
+    @property
     def calibration_folder(self) -> Path:
         return self.home / "calibration"
 

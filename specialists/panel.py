@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ from specialists.loader import Preprocessing, Specialist
 from specialists.prediction import (
     Consultation,
     Embedding,
+    Hear,
     MissingSpecialist,
     Pixels,
     SpecialistPrediction,
+    unheard,
 )
 from specialists.stamps import Stamp
 from specialists.task import Task
@@ -92,11 +95,13 @@ class Panel:
     def is_used(self) -> bool:
         return any(member.is_used for member in self.members)
 
-    async def consult(self, pixels: Pixels) -> Consultation:
+    async def consult(self, pixels: Pixels, hear: Hear = unheard) -> Consultation:
         """Asks every member at once; raises PoolOverloaded, ValueError on unusable pixels."""
         how = [member.specialist.manifest.preprocessing for member in self.members]
         inputs = await asyncio.to_thread(prepare, pixels, how)
         futures = _submit(self.members, inputs)
+        for future in futures:
+            future.add_done_callback(partial(_told, hear))
         answers = await asyncio.gather(*futures, return_exceptions=True)
         return self._consultation(answers)
 
@@ -176,6 +181,11 @@ def prepare(pixels: Pixels, preprocessings: Sequence[Preprocessing]) -> list[Ten
             batch = resized[how.input_size][None]
             prepared[how] = transforms.normalise(batch, how.mean, how.std)[0]
     return [prepared[how] for how in preprocessings]
+
+
+def _told(hear: Hear, future: asyncio.Future[Answer]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        hear(future.result()[0])
 
 
 def _submit(members: Sequence[Member], inputs: Sequence[Tensor]) -> list[asyncio.Future[Answer]]:

@@ -14,7 +14,7 @@ from specialists.draft import Draft
 from specialists.errors import InvalidSpecialist, PoolOverloaded, SpecialistUnavailable
 from specialists.loader import Specialist
 from specialists.panel import Member, Panel, answer
-from specialists.prediction import Consultation, Explanation, Pixels
+from specialists.prediction import Consultation, Explanation, Hear, Pixels, unheard
 from specialists.reader import Reader, Ready
 from specialists.segmentation.serving import Segmented, Segmenters, beside
 from specialists.shelf import Shelf
@@ -107,16 +107,17 @@ class SpecialistPool:
         panels = self._shelf.described()
         return tuple(self._segmenters.described(panel, task) for task, panel in panels)
 
-    async def consult(self, pixels: Pixels, task: Task) -> Consultation:
+    async def consult(self, pixels: Pixels, task: Task, hear: Hear = unheard) -> Consultation:
         """What every specialist of a task says of an image, (height, width, 3) uint8 RGB.
 
-        Where the task has a segment, its segmentation specialists outline it meanwhile. Who is
+        `hear` is told of each prediction as it comes, in no particular order. Where the task has
+        a segment, its segmentation specialists outline it meanwhile. Who is
         missing or fails is reported in `missing`. Raises PoolOverloaded where a queue of the panel
         is full or the pool is closed, ValueError on pixels of another shape.
         """
         panel = await self._panel(task)
         with panel.used():
-            said = panel.consult(pixels)
+            said = panel.consult(pixels, hear)
             return beside(*await asyncio.gather(said, self._segmenters.outline(pixels, task)))
 
     async def outline(self, pixels: Pixels, task: Task) -> Segmented:

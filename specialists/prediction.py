@@ -1,5 +1,6 @@
 """What the panel says of one image."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,15 @@ class SpecialistPrediction:
     probabilities: tuple[float, ...]
     weights_sha256: str
     validation_accuracy: float | None = None
+
+
+Hear = Callable[[SpecialistPrediction], None]
+"""Called with each prediction of a consultation as it comes; it must return at once."""
+
+
+def unheard(prediction: SpecialistPrediction) -> None:
+    """Nobody listens."""
+    del prediction
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
 GSCO = str(Path(sys.executable).with_name("gsco"))
@@ -86,6 +87,15 @@ def open_example(page: Page, address: str, example: str = "phantom-cxr/1.dcm") -
     page.goto(address)
     page.get_by_label("Example").select_option(example)
     answer(page).wait_for()
+
+
+def faults(page: Page) -> list[str]:
+    """What axe-core finds against WCAG 2.2 A and AA, and against its own best practices."""
+    found = Axe().run(page)
+    return [
+        f"{fault['impact']}: {fault['id']} at {fault['nodes'][0]['target']}"
+        for fault in found.response["violations"]
+    ]
 
 
 def shown(page: Page) -> str:

@@ -22,7 +22,8 @@ from builders import (
     some_attributes,
 )
 
-from retrieval.neighbour import MissingRetriever, Neighbour, Query, Retrieval
+from retrieval.neighbour import MissingRetriever, Neighbour, Query, ReferenceCase, Retrieval
+from retrieval.records import Then
 from service.domain import Completion, Diagnosis, GeneralistIdentity, Instance, Prompt, Result
 from service.errors import NotFound
 from service.intake.deidentify import DicomReferences
@@ -32,11 +33,13 @@ from specialists.prediction import (
     Consultation,
     Embedding,
     Explanation,
+    Hear,
     MissingSpecialist,
     Pixels,
     Segmentation,
     SpecialistPrediction,
     Vector,
+    unheard,
 )
 from specialists.task import Task
 
@@ -94,13 +97,15 @@ class FakeSpecialists(FakePart):
     """A panel of one mind: every specialist gives the last label 0.8, unless told otherwise.
 
     `probabilities` gives all specialists, or by name some of them, another answer; those in
-    `missing` have a reason instead of an answer. `segmentations` are what is outlined.
+    `missing` have a reason instead of an answer. `segmentations` are what is outlined. Between
+    one prediction and the next lie `between_seconds`.
     """
 
     names: Sequence[str] = PANEL
     probabilities: tuple[float, ...] | dict[str, tuple[float, ...]] | None = None
     missing: dict[str, str] = field(default_factory=dict)
     segmentations: tuple[Segmentation, ...] = ()
+    between_seconds: float = 0.0
     load_failure: Exception | None = None
     load_seconds: float = 0.0
     panels: dict[str, FakePanel] = field(default_factory=dict)
@@ -120,12 +125,16 @@ class FakeSpecialists(FakePart):
     def loaded(self) -> tuple[FakePanel, ...]:
         return tuple(self.panels.values())
 
-    async def consult(self, pixels: Pixels, task: Task) -> Consultation:
+    async def consult(self, pixels: Pixels, task: Task, hear: Hear = unheard) -> Consultation:
         await self._act((pixels, task))
         answering = [name for name in self.names if name not in self.missing]
+        predictions = tuple(self._prediction(name, task) for name in answering)
+        for prediction in predictions:
+            hear(prediction)
+            await asyncio.sleep(self.between_seconds)
         return Consultation(
             task.name,
-            tuple(self._prediction(name, task) for name in answering),
+            predictions,
             tuple(Embedding(name, _weights(name), _embed(name, pixels)) for name in answering),
             tuple(MissingSpecialist(name, reason) for name, reason in self.missing.items()),
             self.segmentations,
@@ -156,10 +165,25 @@ class FakeSpecialists(FakePart):
 
 @dataclass
 class FakeRetriever(FakePart):
-    """Always the same neighbours, but never those of the case's own group."""
+    """Always the same neighbours, but never those of the case's own group.
+
+    Cases that are put are in `held`, and nowhere else.
+    """
 
     neighbours: tuple[Neighbour, ...] = field(default_factory=lambda: (a_neighbour(),))
+    held: dict[str, ReferenceCase] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+
+    async def put(
+        self, case: ReferenceCase, queries: tuple[Query, ...], picture: bytes, then: Then
+    ) -> str:
+        await self._act((case, queries, picture, then))
+        self.held[case.id] = case
+        return case.id
+
+    async def remove(self, case_id: str, then: Then) -> bool:
+        await self._act((case_id, then))
+        return self.held.pop(case_id, None) is not None
 
     async def search(
         self, task: str, queries: tuple[Query, ...], *, group: str | None, image_sha256: str

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 
 from service.api import problems, replies
 from service.api.access import caller_of, needs
-from service.api.admission import AdmittedRoute
 from service.api.asking import REPLIES, Asking, Preferences, reply
 from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.diagnoses import ID
+from service.api.referenced import BY_REFERENCE, ImageRoute
 from service.api.schemas_text import AnswerRequest, AnswerResponse, answer_response
 from service.domain import Answer
 from service.errors import NotFound
@@ -19,7 +19,7 @@ router = APIRouter(
     prefix="/v1/answers",
     tags=["answers"],
     dependencies=[KnownOptions],
-    route_class=AdmittedRoute,
+    route_class=ImageRoute,
 )
 
 
@@ -29,6 +29,7 @@ router = APIRouter(
     summary="Answer a question about an image",
     response_model=AnswerResponse,
     dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only), Preferences],
+    openapi_extra=dict(BY_REFERENCE),
     responses=REPLIES,
 )
 async def create_answer(

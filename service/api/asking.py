@@ -34,7 +34,8 @@ REPLIES: dict[int | str, dict[str, Any]] = {
                 "schema": {
                     "type": "string",
                     "description": "With this Accept header, the stages as they end: events "
-                    "`initial`, `specialists`, `retrieval`, `text` (pieces of free text), and "
+                    "`initial`, `specialist` (each prediction as it comes), `specialists` (all of "
+                    "them), `retrieval`, `text` (pieces of free text), and "
                     "`final` with the stored result, or `problem`.",
                 }
             }

@@ -1,4 +1,7 @@
-"""Reference cases, to be read: what retrieval can find, with the small pictures of them."""
+"""Reference cases, to be read: what retrieval can find, with the small pictures of them.
+
+How they come and go is in `curation`.
+"""
 
 from typing import Annotated
 
@@ -54,7 +57,7 @@ async def list_cases(
     found = await serving.parts.store.cases(task, limit + 1, cursor)
     shown = found[:limit]
     more = shown[-1].id if len(found) > limit else None
-    return ReferenceCasesResponse(cases=[_case(case) for case in shown], next_cursor=more)
+    return ReferenceCasesResponse(cases=[case_response(case) for case in shown], next_cursor=more)
 
 
 @router.get(
@@ -82,7 +85,8 @@ async def get_thumbnail(id: str, serving: ServingDep) -> Response:
     return Response(picture, media_type=kind, headers={"Cache-Control": A_DAY})
 
 
-def _case(case: ReferenceCase) -> ReferenceCaseResponse:
+def case_response(case: ReferenceCase) -> ReferenceCaseResponse:
+    """A reference case on the wire; its group stays here."""
     return ReferenceCaseResponse(
         case_id=case.id,
         task=case.task,

@@ -1,5 +1,9 @@
 """What can be asked and who answers: tasks and their specialists."""
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +14,9 @@ from service.api.schemas import TaskResponse, TasksResponse, task_response
 from service.api.shapes import Sha256
 from service.errors import NotFound
 from service.identity.caller import Scope
+from specialists.errors import InvalidSpecialist
+
+LONGEST_CARD = 20_000
 
 router = APIRouter(prefix="/v1", dependencies=[needs(Scope.READ), KnownOptions])
 
@@ -43,6 +50,29 @@ class SpecialistsResponse(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.SPECIALISTS]})
 
     tasks: list[PanelResponse]
+
+
+class SpecialistDetailResponse(BaseModel):
+    """What a specialist's manifest says, and its card for people."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SPECIALIST]})
+
+    task: str
+    specialist: str
+    kind: str
+    labels: list[str]
+    scale: str
+    parameters: int
+    embedding_dimension: int
+    preprocessing: str
+    input_size: int
+    recipe: dict[str, Any] = Field(description="how it was trained")
+    data_fingerprint: str = Field(description="of the data that it was trained on")
+    validation: dict[str, float | None]
+    temperature: float = Field(description="of its calibrated probabilities")
+    licence: str
+    weights_sha256: Sha256
+    card: str = Field(description="Markdown, as text")
 
 
 @router.get(
@@ -84,6 +114,50 @@ async def list_specialists(serving: ServingDep) -> SpecialistsResponse:
     names = [task.name for task in tasks.values() if task.is_labelled]
     return SpecialistsResponse(
         tasks=[_panel(name, name in loading, panels.get(name)) for name in names]
+    )
+
+
+@router.get(
+    "/specialists/{task}/{backbone}",
+    tags=["specialists"],
+    summary="Read a specialist's card",
+    responses=problems.responses(404, 422, 500),
+)
+async def get_specialist(task: str, backbone: str, serving: ServingDep) -> SpecialistDetailResponse:
+    """As its folder says it now."""
+    # Compared with what there is, never joined to a path before: a name cannot lead elsewhere.
+    panel = serving.panels().get(task)
+    if panel is None or backbone not in {one.name for one in panel.specialists}:
+        raise NotFound(f"no specialist {backbone[:64]!r} answers for task {task[:64]!r}")
+    folder = serving.settings.specialists_folder / panel.task / backbone
+    return await asyncio.to_thread(_detail, folder)
+
+
+def _detail(folder: Path) -> SpecialistDetailResponse:
+    from specialists import loader  # torch is slow to import
+
+    try:
+        manifest = loader.read_manifest(folder)
+        card = (folder / loader.CARD).read_text("utf-8", errors="replace")
+    except (InvalidSpecialist, FileNotFoundError):
+        raise NotFound(f"the folder of specialist {folder.name!r} is incomplete") from None
+    return SpecialistDetailResponse(
+        task=manifest.task,
+        specialist=manifest.backbone,
+        kind=manifest.kind,
+        labels=list(manifest.labels),
+        scale=manifest.scale,
+        parameters=manifest.parameters,
+        embedding_dimension=manifest.embedding_dimension,
+        preprocessing=manifest.preprocessing.version,
+        input_size=manifest.preprocessing.input_size,
+        recipe=dict(manifest.recipe),
+        data_fingerprint=manifest.data_fingerprint,
+        validation=dict(manifest.validation),
+        temperature=manifest.temperature,
+        licence=manifest.licence,
+        weights_sha256=manifest.weights_sha256,
+        card=card[:LONGEST_CARD],
     )
 
 

@@ -17,6 +17,7 @@ from service.api.admission import AdmittedRoute, prefers_async
 from service.api.asking import REPLIES, Asking, Preferences, reply
 from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.reception import Arrival
+from service.api.referenced import is_json, source_of
 from service.api.schemas import (
     DiagnosesResponse,
     DiagnosisReference,
@@ -49,8 +50,7 @@ class _JsonRoute(AdmittedRoute):
     """The same address for bodies in JSON; others are left to the route after it."""
 
     def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
-        content_type = Headers(scope=scope).get("content-type", "") if "headers" in scope else ""
-        if content_type.split(";")[0].strip().lower() != JSON:
+        if "headers" not in scope or not is_json(Headers(scope=scope)):
             return Match.NONE, {}
         return super().matches(scope)
 
@@ -59,10 +59,7 @@ async def diagnose_referenced(
     request: Request, response: Response, reference: DiagnosisReference, serving: ServingDep
 ) -> DiagnosisResponse | DiagnosesResponse | Response:
     """Images that a DICOMweb source of the settings holds."""
-    client = serving.sources.get(reference.source)
-    if client is None:
-        known = ", ".join(serving.sources) or "none"
-        raise InvalidInput(f"no such source; those of the settings: {known}")
+    client = source_of(serving, reference.source)
     sent = Sent(request, response, serving, reference)
     asked = reference.task, reference.frame, reference.group, client.name
     about = Arrival(b"", *asked, requested_by=caller_of(request).name)

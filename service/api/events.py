@@ -29,6 +29,8 @@ def event(name: str, document: Any) -> str:
 
 def told(task: Task, stage: str, value: Any) -> Any:
     """What came of a stage, in JSON types; `task` is the one whose labels the evidence has."""
+    if stage == "specialist":
+        return prediction_shape(task.label_names, value, task).model_dump()
     if stage == "specialists":
         return [prediction_shape(task.label_names, p, task).model_dump() for p in value]
     if stage == "retrieval":

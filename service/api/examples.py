@@ -210,6 +210,8 @@ AGREEMENT: dict[str, Any] = {
             "accepted": 17,
             "overridden": 3,
             "agreement": 0.85,
+            "model": None,
+            "weights_sha256": None,
         }
     ]
 }
@@ -285,4 +287,50 @@ JOB: dict[str, Any] = {
     "attempts": 1,
     "result": "/v1/diagnoses/6f7c2f0e-3f52-4d0a-9a3a-0f4c6e1d2b3a",
     "problem": None,
+}
+
+CALLER: dict[str, Any] = {"name": "key:5f1c0a9b2d3e", "scopes": ["read", "submit"]}
+
+SOURCES: dict[str, Any] = {"sources": ["hospital"]}
+
+INSTANCES: dict[str, Any] = {
+    "instances": [
+        {
+            "series_instance_uid": "1.2.840.113619.2.55.3.1.2",
+            "sop_instance_uid": "1.2.840.113619.2.55.3.1.2.3",
+            "modality": "DX",
+        }
+    ]
+}
+
+INSTANCE: dict[str, Any] = {
+    "source": "hospital",
+    "study_instance_uid": "1.2.840.113619.2.55.3.1",
+    "sop_instance_uid": "1.2.840.113619.2.55.3.1.2.3",
+    "frame": 2,
+}
+
+EVALUATIONS: dict[str, Any] = {
+    "evaluations": [
+        {"name": "cxr-pneumonia-test", "files": ["table.md", "metrics.json", "plots/roc.svg"]}
+    ]
+}
+
+SPECIALIST: dict[str, Any] = {
+    "task": "cxr-pneumonia",
+    "specialist": "resnet18",
+    "kind": "single-label",
+    "labels": ["normal", "pneumonia"],
+    "scale": "nano",
+    "parameters": 175_266,
+    "embedding_dimension": 128,
+    "preprocessing": "1",
+    "input_size": 64,
+    "recipe": {"epochs": 20},
+    "data_fingerprint": "9f" * 32,
+    "validation": {"accuracy": 0.93},
+    "temperature": 1.4,
+    "licence": "Apache-2.0",
+    "weights_sha256": "9f" * 32,
+    "card": "# resnet18 (nano) for cxr-pneumonia",
 }

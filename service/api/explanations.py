@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import examples, negotiation, problems, replies
 from service.api.access import needs
-from service.api.admission import AdmittedRoute, unless_abandoned
+from service.api.admission import unless_abandoned
 from service.api.dependencies import KnownOptions, Serving, ServingDep
+from service.api.referenced import BY_REFERENCE, ImageRoute
 from service.api.schemas import FRAME
 from service.api.shapes import Sha256
 from service.audit.event import Action
@@ -34,7 +35,7 @@ router = APIRouter(
     prefix="/v1/explanations",
     tags=["explanations"],
     dependencies=[KnownOptions],
-    route_class=AdmittedRoute,
+    route_class=ImageRoute,
 )
 
 
@@ -78,6 +79,7 @@ class ExplanationResponse(BaseModel):
     summary="Show where a specialist looked",
     response_model=ExplanationResponse,
     dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only)],
+    openapi_extra=dict(BY_REFERENCE),
     responses={
         200: {
             "description": "The image with the heat over it, or by `Accept` the map as numbers",

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import problems, replies
 from service.api.access import needs
-from service.api.admission import AdmittedRoute, unless_abandoned
+from service.api.admission import unless_abandoned
 from service.api.dependencies import KnownOptions, ServingDep
+from service.api.referenced import BY_REFERENCE, ImageRoute
 from service.api.schemas import FRAME
 from service.identity.caller import Scope
 from service.intake.viewable import Frame
@@ -27,7 +28,7 @@ LONGEST_SIDE = 4096
 COMPRESSION = 1  # a viewer is waiting, mostly on the same machine
 
 router = APIRouter(
-    prefix="/v1/frames", tags=["frames"], dependencies=[KnownOptions], route_class=AdmittedRoute
+    prefix="/v1/frames", tags=["frames"], dependencies=[KnownOptions], route_class=ImageRoute
 )
 
 
@@ -72,6 +73,7 @@ class FrameDescription(BaseModel):
     summary="Decode a frame to look at",
     response_class=Response,
     dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only)],
+    openapi_extra=dict(BY_REFERENCE),
     responses={
         200: {
             "description": "A PNG of 16-bit grey or 8-bit colour. Its text chunk `gsco-frame` is "

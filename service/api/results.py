@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import problems, replies
 from service.api.access import needs
-from service.api.admission import AdmittedRoute, unless_abandoned
+from service.api.admission import unless_abandoned
 from service.api.dependencies import KnownOptions, Parts, Serving, ServingDep
 from service.api.diagnoses import ID
+from service.api.referenced import BY_REFERENCE, ImageRoute
 from service.api.schemas import FRAME
 from service.domain import Diagnosis
 from service.errors import InvalidInput, NotFound
@@ -30,7 +31,7 @@ router = APIRouter(
     prefix="/v1/diagnoses",
     tags=["diagnoses"],
     dependencies=[KnownOptions],
-    route_class=AdmittedRoute,
+    route_class=ImageRoute,
 )
 
 
@@ -48,6 +49,7 @@ class ResultsRequest(BaseModel):
     summary="Write a diagnosis as DICOM, FHIR and HL7 v2",
     response_class=Response,
     dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only)],
+    openapi_extra=dict(BY_REFERENCE),
     responses={
         200: {
             "description": "A zip file: structured report, captures of heat maps, key objects, "

@@ -92,6 +92,8 @@ class WeekResponse(BaseModel):
     accepted: int
     overridden: int
     agreement: float | None = Field(description="share of the reviewed that were accepted")
+    model: str | None = Field(None, description="the generalist, with `by_model`")
+    weights_sha256: str | None = Field(None, description="of the generalist, where they are known")
 
 
 class AgreementResponse(BaseModel):
@@ -168,9 +170,13 @@ async def agreement(
     serving: ServingDep,
     task: TaskName = None,
     weeks: Annotated[int, Query(ge=1, le=MOST_WEEKS)] = 12,
+    by_model: Annotated[
+        bool, Query(description="each generalist, by its weights, by itself; slower")
+    ] = False,
 ) -> AgreementResponse:
     """Weeks by the time of the diagnosis, oldest first; those without a diagnosis are left out."""
-    found = await serving.parts.store.weeks(weeks, datetime.now(UTC).date(), task)
+    today = datetime.now(UTC).date()
+    found = await serving.parts.store.weeks(weeks, today, task, by_model=by_model)
     return AgreementResponse(
         weeks=[
             WeekResponse(
@@ -182,6 +188,8 @@ async def agreement(
                 accepted=one.accepted,
                 overridden=one.overridden,
                 agreement=one.accepted / one.reviewed if one.reviewed else None,
+                model=one.model,
+                weights_sha256=one.weights_sha256,
             )
             for one in found
         ]

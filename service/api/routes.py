@@ -9,10 +9,13 @@ from starlette.formparsers import MultiPartParser
 
 from service.api import (
     answers,
+    callers,
     cases,
     catalogue,
+    curation,
     demo_cases,
     diagnoses,
+    evaluations,
     explanations,
     frames,
     health,
@@ -23,10 +26,12 @@ from service.api import (
     results,
     reviews,
     segmentations,
+    sources,
     stow,
 )
 from service.api.guard import Guard
 from service.api.middleware import LimitBody, Observe
+from service.api.referenced import InstanceReference
 from service.api.schemas import DiagnosisReference
 from service.domain import INTENDED_USE
 from service.metrics import Metrics
@@ -35,7 +40,19 @@ from service.spans import Watch
 
 MODULES = (
     *(diagnoses, results, reviews, reports, answers, jobs, explanations, segmentations),
-    *(frames, stow, catalogue, cases, demo_cases, health, page),
+    *(
+        frames,
+        sources,
+        stow,
+        catalogue,
+        cases,
+        curation,
+        evaluations,
+        demo_cases,
+        callers,
+        health,
+        page,
+    ),
 )
 
 
@@ -69,6 +86,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas = app.openapi_schema["components"]["schemas"]
         schemas["ProblemResponse"] = problems.ProblemResponse.model_json_schema()
         schemas["DiagnosisReference"] = DiagnosisReference.model_json_schema()
+        schemas["InstanceReference"] = InstanceReference.model_json_schema()
         for operation in _guarded(app.openapi_schema):
             for status, told in problems.responses(401, 403, 429, 503).items():
                 operation["responses"].setdefault(str(status), told)

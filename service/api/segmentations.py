@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import examples, problems, replies
 from service.api.access import needs
-from service.api.admission import AdmittedRoute, unless_abandoned
+from service.api.admission import unless_abandoned
 from service.api.dependencies import KnownOptions, Serving, ServingDep
+from service.api.referenced import BY_REFERENCE, ImageRoute
 from service.api.schemas import FRAME
 from service.api.shapes import SegmentationResponse, segmentation_shape
 from service.domain import INTENDED_USE
@@ -21,7 +22,7 @@ router = APIRouter(
     prefix="/v1/segmentations",
     tags=["explanations"],
     dependencies=[KnownOptions],
-    route_class=AdmittedRoute,
+    route_class=ImageRoute,
 )
 
 
@@ -56,6 +57,7 @@ class SegmentationsResponse(BaseModel):
     "",
     summary="Outline a task's segment",
     dependencies=[needs(Scope.SUBMIT), Depends(replies.multipart_only)],
+    openapi_extra=dict(BY_REFERENCE),
     responses=problems.responses(400, 413, 415, 422, 500, 503),
 )
 async def create_segmentations(

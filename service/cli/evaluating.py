@@ -51,7 +51,7 @@ def evaluate(settings: Settings, options: Options) -> tuple[Figures, ResultsFold
     """All figures, also written to the folder; goes on where an earlier run was interrupted."""
     asked = _plan(settings, options)
     name = f"{asked.task.name}-{options.data.stem}-{asked.split}"
-    folder = ResultsFolder(options.out or settings.home / "evaluations" / name)
+    folder = ResultsFolder(options.out or settings.evaluations_folder / name)
     evaluation = asyncio.run(_evaluated(settings, asked, folder))
     folder.write("metrics.json", json.dumps(table.as_json(evaluation), indent=2) + "\n")
     folder.write("table.md", table.markdown(evaluation))

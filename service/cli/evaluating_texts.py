@@ -48,9 +48,7 @@ def evaluate(
     broken = _broken(cases)
     cases = cases.limited(limit)
     notes = _leaks(task, cases, data)
-    folder = ResultsFolder(
-        out or settings.home / "evaluations" / f"{task.name}-{data.stem}-{split}"
-    )
+    folder = ResultsFolder(out or settings.evaluations_folder / f"{task.name}-{data.stem}-{split}")
     found = asyncio.run(_evaluated(settings, task, cases, notes, broken, found_labeller, folder))
     folder.write("metrics.json", json.dumps(text_figures.as_json(found), indent=2) + "\n")
     folder.write("table.md", text_figures.markdown(found))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, and_, case, exists, func, null, select, tuple_
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.selectable import ForUpdateArg
 
@@ -62,16 +62,19 @@ def page(session: Session, wanted: Wanted, limit: int, after: str | None) -> tup
 
 
 def weeks(
-    session: Session, count: int, today: date, task: str | None = None
+    session: Session, count: int, today: date, task: str | None = None, *, by_model: bool = False
 ) -> tuple[WeekOfTask, ...]:
-    """The last weeks by task, the present one last; weeks without a diagnosis are left out."""
+    """The last weeks by task, the present one last; weeks without a diagnosis are left out.
+
+    `by_model` parts them by the generalist and its weights too, which reads every document.
+    """
     monday = today - timedelta(days=today.weekday())
     days = [monday - WEEK * back for back in reversed(range(count))]
     starts = [datetime.combine(day, time(), UTC) for day in days]
     row = DiagnosisRecord
     within = row.created_at >= starts[0], row.created_at < starts[-1] + WEEK
     number = case(*((row.created_at < start + WEEK, n) for n, start in enumerate(starts)))
-    counted = _counted_by(number).where(*within, *_conditions(Wanted(task)))
+    counted = _counted_by(number, by_model=by_model).where(*within, *_conditions(Wanted(task)))
     return tuple(
         WeekOfTask(name, days[number], *figures)
         for number, name, *figures in session.execute(counted)
@@ -106,10 +109,11 @@ def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         yield ~missing if wanted.reviewed else missing
 
 
-def _counted_by(week: ColumnElement[int]) -> Any:
+def _counted_by(week: ColumnElement[int], *, by_model: bool) -> Any:
     """What became of diagnoses by week and task, all in one pass over them."""
     row = DiagnosisRecord
-    named = week.label("week")
+    named, made_by = week.label("week"), row.document["provenance"]["generalist"]
+    model, weights = made_by["model"].as_string(), made_by["weights_sha256"].as_string()
     counted = select(
         named,
         row.task,
@@ -117,8 +121,12 @@ def _counted_by(week: ColumnElement[int]) -> Any:
         _count(row.needs_review),
         _count(ReviewRecord.decision == Decision.ACCEPT),
         _count(ReviewRecord.decision == Decision.OVERRIDE),
+        (model if by_model else null()).label("model"),
+        (weights if by_model else null()).label("weights"),
     )
-    return _with_review(counted).group_by(named, row.task).order_by(named, row.task)
+    # By their names: PostgreSQL takes two paths with parameters for two expressions.
+    groups = (named, row.task, "model", "weights") if by_model else (named, row.task)
+    return _with_review(counted).group_by(*groups).order_by(*groups)
 
 
 def _count(condition: Any) -> ColumnElement[int]:

@@ -69,10 +69,12 @@ class SqlStore:
         return await self._in_session(lambda session: reviews.of(session, diagnosis_id))
 
     async def weeks(
-        self, count: int, today: date, task: str | None = None
+        self, count: int, today: date, task: str | None = None, *, by_model: bool = False
     ) -> tuple[WeekOfTask, ...]:
         """What became of the diagnoses of the last weeks, by week and task."""
-        return await self._in_session(lambda session: reviews.weeks(session, count, today, task))
+        return await self._in_session(
+            lambda session: reviews.weeks(session, count, today, task, by_model=by_model)
+        )
 
     async def cases(
         self, task: str, limit: int = 50, after: str | None = None

@@ -8,7 +8,9 @@ import * as preferences from "./preferences.js";
 import * as provenance from "./provenance.js";
 import * as review from "./review.js";
 import { ask, Problem, read, stages } from "./service.js";
+import { known, may } from "./session.js";
 import * as stageList from "./stages.js";
+import * as study from "./study.js";
 import * as texts from "./texts.js";
 
 const state = { file: null, frame: null, task: null, diagnosis: null, tasks: [], isRevealed: true };
@@ -16,11 +18,12 @@ let running = new AbortController();
 let ready;
 
 export async function open(_, [id]) {
-  await (ready ??= prepare());
+  await load();
   if (id && id !== state.diagnosis?.id) await openStored(id);
 }
 
-async function prepare() {
+// Before anything is known of the service: a file may be dropped at once.
+export function prepare() {
   image.prepare({ opened: openFile, turned: offerFrame, failed: alarm });
   evidence.prepare({
     heatOf: (specialist) => image.toggleHeat(specialist, state).catch(alarm),
@@ -37,7 +40,10 @@ async function prepare() {
   });
   byId("diagnose-frame").addEventListener("click", () => diagnose());
   prepareEvidenceFirst();
-  await Promise.all([loadTasks(), loadExamples()]).catch(alarm);
+}
+
+function load() {
+  return ready ??= Promise.all([loadTasks(), loadExamples(), study.prepare(openFile)]).catch(alarm);
 }
 
 function prepareEvidenceFirst() {
@@ -90,8 +96,10 @@ function chooseTask() {
 }
 
 // A file that belongs to the stored diagnosis on the screen is shown beside it; any other is a
-// new case.
+// new case. In place of a file there may be a reference to an instance of a PACS.
 async function openFile(file) {
+  await known;
+  if (!may("submit")) return alarm(new Problem("Your key may read cases, not submit them: images need the scope submit."));
   const isKnown = !state.file && (await image.belongsTo(file, state.diagnosis));
   Object.assign(state, { file, frame: null });
   if (isKnown) return showBeside();
@@ -122,7 +130,7 @@ async function diagnose({ isNew = false } = {}) {
   const { signal } = running;
   begin();
   try {
-    await ready;
+    await load();
     if (!state.task) throw new Problem("There is no task to diagnose for: add one with gsco tasks add.");
     await Promise.all([isNew && image.show(state, signal), collaborate(signal)]);
   } catch (error) {
@@ -144,6 +152,7 @@ async function collaborate(signal) {
 }
 
 const take = {
+  specialist: (prediction) => evidence.showPanel({ moed: state.heard = [...state.heard, prediction], hasImage: true }),
   specialists: (moed) => evidence.showPanel({ moed, hasImage: true }),
   retrieval: (rad) => evidence.showSimilar({ rad }),
   initial: (initial) => answer.showInitial(initial, state),
@@ -156,6 +165,7 @@ const take = {
 function begin() {
   byId("alert").hidden = true;
   state.diagnosis = null;
+  state.heard = [];
   state.isRevealed = !byId("evidence-first").checked;
   byId("subject").textContent = "";
   byId("provenance").disabled = byId("diagnose-frame").hidden = true;
@@ -206,7 +216,7 @@ async function openStored(id) {
     if (signal.aborted) return;
     if (state.tasks.some((task) => task.name === diagnosis.task)) useTask(diagnosis.task);
     else state.task = null;
-    byId("subject").textContent = "The image is not kept: drop its file to see it here.";
+    byId("subject").textContent = may("submit") ? "The image is not kept: drop its file to see it here." : "The image is not kept.";
     state.isRevealed = !byId("evidence-first").checked || reviews.length > 0;
     nameCase(id);
     settle(diagnosis, reviews);

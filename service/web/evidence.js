@@ -1,6 +1,7 @@
 // What the generalist weighed: the panel's predictions and the cases that resemble this one.
 
 import { bar, button, byId, fill, h, named, percent, seconds, two } from "./dom.js";
+import { picture } from "./picture.js";
 
 let heatOf;
 let outlineOf;
@@ -53,7 +54,7 @@ function row(one, hasImage) {
 function heatButton(specialist, hasImage) {
   const isOn = specialist === hot;
   return h("button", {
-    type: "button", class: "small", disabled: !hasImage, "data-heat": specialist,
+    type: "button", class: "small", disabled: !hasImage, "data-heat": specialist, "data-needs": "submit",
     "aria-pressed": String(isOn), "aria-label": `Heat map of ${specialist}`, onclick: () => heatOf(specialist),
   }, isOn ? "Hide" : "Show");
 }
@@ -68,7 +69,7 @@ function outlineRow(one, hasImage) {
     h("td", { class: "number" }, two(one.validation_dice)),
     h("td", { class: "code", title: one.weights_sha256 }, one.weights_sha256.slice(0, 7)),
     h("td", {}, h("button", {
-      type: "button", class: "small", disabled: !hasImage, "data-outline": one.specialist, "aria-pressed": "false",
+      type: "button", class: "small", disabled: !hasImage, "data-outline": one.specialist, "data-needs": "submit", "aria-pressed": "false",
       "aria-label": `Outline of ${one.specialist}`, onclick: () => outlineOf(one.specialist),
     }, "Show")));
 }
@@ -111,14 +112,15 @@ export function showSimilar({ rad, typicality, degraded = [] }) {
 
 function neighbour(one) {
   const text = `${named(one.labels)} ${two(one.similarity)}`;
-  const picture = h("img", { alt: "", width: "64", height: "64", src: thumbnail(one.case_id) });
-  picture.addEventListener("error", () => picture.replaceWith(h("span", { class: "no-picture" }, "no picture")));
   return h("li", {}, h("button", {
     type: "button", class: "thumb", "aria-label": `Similar case, ${text}`, onclick: () => detail(one),
-  }, picture, h("span", {}, named(one.labels)), h("span", { class: "number muted" }, two(one.similarity))));
+  }, thumbnail(one.case_id, 64), h("span", {}, named(one.labels)), h("span", { class: "number muted" }, two(one.similarity))));
 }
 
-export const thumbnail = (id) => `v1/cases/${encodeURIComponent(id)}/thumbnail`;
+export function thumbnail(id, side) {
+  const none = h("span", { class: "no-picture" }, "no picture");
+  return picture(`v1/cases/${encodeURIComponent(id)}/thumbnail`, { width: side, height: side }, none);
+}
 
 // Over the small pictures, until it is closed.
 function detail(one) {
@@ -128,7 +130,7 @@ function detail(one) {
         box.hidden = true;
         opener.focus();
       }, { class: "small" })),
-    h("img", { alt: "", src: thumbnail(one.case_id) }),
+    thumbnail(one.case_id),
     h("p", {}, `Similarity ${two(one.similarity)}`),
     one.report && h("p", {}, one.report),
     h("p", { class: "muted" }, `Found by ${one.retrievers.join(", ")}. ${one.source || "Source not stated"}, ${one.licence || "licence not stated"}.`));

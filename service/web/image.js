@@ -58,7 +58,7 @@ export function clear() {
 
 // Whether a file is the one that a stored diagnosis was made of.
 export async function belongsTo(given, diagnosis) {
-  if (!diagnosis || !globalThis.crypto?.subtle) return false;
+  if (!diagnosis || !(given instanceof Blob) || !globalThis.crypto?.subtle) return false;
   const digest = await crypto.subtle.digest("SHA-256", await given.arrayBuffer());
   const sha256 = [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   return sha256 === diagnosis.provenance.input_sha256;

@@ -4,6 +4,7 @@ import * as caseView from "./case.js";
 import { byId } from "./dom.js";
 import * as preferences from "./preferences.js";
 import { read } from "./service.js";
+import * as session from "./session.js";
 
 const VIEWS = {
   case: async () => caseView,
@@ -46,10 +47,14 @@ async function showHealth() {
 
 byId("theme").addEventListener("click", () =>
   useTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
-addEventListener("hashchange", route);
 // A browser would leave the page for a file that is dropped beside the image.
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 useTheme(preferences.kept("theme", "dark"));
-route();
+caseView.prepare();
+session.begin();
+session.known.then(() => {
+  addEventListener("hashchange", route);
+  route();
+});
 showHealth();
 setInterval(showHealth, 1000 * HEALTH_SECONDS);

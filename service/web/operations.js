@@ -1,11 +1,12 @@
-// What this service runs: its tasks, specialists, reference cases and health.
+// What this service runs: its tasks, specialists, reference cases, evaluations and health.
 
-import { button, fill, h, named, options, table, two } from "./dom.js";
-import { thumbnail } from "./evidence.js";
+import { button, byId, fill, h, table, two } from "./dom.js";
+import { evaluations } from "./evaluations.js";
+import { cases } from "./references.js";
 import { Problem, read } from "./service.js";
 
-const SHEETS = { tasks, specialists, cases, health };
-const TITLES = { tasks: "Tasks", specialists: "Specialists", cases: "Reference cases", health: "Health" };
+const SHEETS = { tasks, specialists, cases, evaluations, health };
+const TITLES = { tasks: "Tasks", specialists: "Specialists", cases: "Reference cases", evaluations: "Evaluations", health: "Health" };
 
 export async function open(root, [name]) {
   const shown = name in SHEETS ? name : "tasks";
@@ -35,7 +36,7 @@ async function specialists() {
   return panels.filter((panel) => panel.specialists.length + panel.missing.length).map((panel) => [
     h("h2", {}, panel.task, panel.loading && h("span", { class: "muted" }, " loading…")),
     table(`Specialists of ${panel.task}`, ["Specialist", "Scale", ...measures(panel), "Weights sha256"], [
-      panel.specialists.map((one) => specialist(one, measures(panel))),
+      panel.specialists.map((one) => specialist(panel.task, one, measures(panel))),
       panel.missing.map((one) => h("tr", { class: "missing" }, h("th", { scope: "row" }, one.specialist),
         h("td", { colspan: String(measures(panel).length + 2) }, `missing: ${one.reason}`))),
     ]),
@@ -44,41 +45,30 @@ async function specialists() {
 
 const measures = ({ specialists: all }) => [...new Set(all.flatMap(({ validation }) => Object.keys(validation)))];
 
-function specialist({ specialist: name, scale, validation, weights_sha256: sha256 }, columns) {
-  return h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, scale),
+function specialist(task, { specialist: name, scale, validation, weights_sha256: sha256, refused }, columns) {
+  return h("tr", { title: refused },
+    h("th", { scope: "row" }, button(name, () => showCard(task, name), { class: "link", "aria-haspopup": "dialog" }), refused && " ▲ a newer one was refused"), h("td", {}, scale),
     columns.map((column) => h("td", { class: "number" }, two(validation[column]))),
     h("td", { class: "code" }, sha256));
 }
 
-async function cases() {
-  const { tasks: all } = await read("v1/tasks");
-  const list = h("div", {});
-  const select = h("select", { onchange: () => page(list, select) });
-  options(select, all.filter((task) => task.labels.length).map(({ name }) => [name, name]));
-  if (select.value) await page(list, select);
-  return [h("div", { class: "row" }, h("label", {}, "Task ", select)), list];
-}
-
-// One page of the chosen task's cases; `before` are the cursors of the pages before it.
-async function page(list, select, before = []) {
-  const task = select.value;
-  const asked = new URLSearchParams({ task, ...(before.length && { cursor: before.at(-1) }) });
-  const { cases: shown, next_cursor: next } = await read(`v1/cases?${asked}`);
-  if (task !== select.value) return;
-  fill(list,
-    shown.length
-      ? table("Reference cases", ["Picture", "Labels", "Report", "Source", "Licence", "Id"], shown.map(reference))
-      : h("p", { class: "muted" }, "This task has none."),
-    h("div", { class: "row" },
-      before.length > 0 && button("← Back", () => page(list, select, before.slice(0, -1))),
-      next && button("More →", () => page(list, select, [...before, next]))));
-}
-
-function reference(one) {
-  const picture = h("img", { alt: "", width: "48", height: "48", loading: "lazy", src: thumbnail(one.case_id) });
-  picture.addEventListener("error", () => picture.replaceWith("–"));
-  return h("tr", {}, h("td", {}, picture), h("td", {}, named(one.labels)), h("td", { class: "why" }, one.report || "–"),
-    h("td", {}, one.source || "–"), h("td", {}, one.licence || "–"), h("td", { class: "code" }, one.case_id));
+// What there is to know of one specialist, in a drawer.
+async function showCard(task, name) {
+  const drawer = byId("drawer");
+  const body = h("div", {}, h("p", { class: "muted" }, "…"));
+  fill(drawer,
+    h("div", { class: "row" }, h("h2", { id: "drawer-title" }, `${name} for ${task}`), h("span", { class: "spacer" }),
+      button("Close", () => drawer.close())), body);
+  drawer.showModal();
+  try {
+    const { card, ...facts } = await read(`v1/specialists/${encodeURIComponent(task)}/${encodeURIComponent(name)}`);
+    fill(body, h("pre", { class: "text", tabindex: "0", "aria-label": "Card" }, card), h("h3", {}, "Manifest"),
+      h("dl", {}, Object.entries(facts).map(([key, value]) =>
+        [h("dt", {}, key.replaceAll("_", " ")), h("dd", {}, typeof value === "object" ? JSON.stringify(value) : String(value))])));
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    fill(body, h("p", { class: "alert", role: "alert" }, error.message));
+  }
 }
 
 async function health() {

@@ -28,9 +28,9 @@ export function form(diagnosis, task, reviews) {
   }, { "aria-expanded": "false" });
   return h("div", { class: "review" },
     state,
-    comment,
-    h("div", { class: "row" }, button("Accept", () => store("accept", []), { class: "primary" }), toggle),
-    override);
+    h("div", { "data-needs": "curate" }, comment,
+      h("div", { class: "row" }, button("Accept", () => store("accept", []), { class: "primary" }), toggle),
+      override));
 }
 
 function overriding(diagnosis, task, save) {

@@ -5,24 +5,29 @@ export class Problem extends Error {
   constructor(sentence, document = {}) {
     super(sentence);
     this.document = document;
+    this.status = document.status;
   }
 }
 
-// The one place where a key or a token is added to requests.
-function credentials() {
-  return {};
+// Who speaks for the reader: `headers` go with every request, `refused` hears where they do not do.
+let speaker = { headers: () => ({}), refused: () => {} };
+
+export function listen(given) {
+  speaker = given;
 }
 
 export async function ask(path, { headers, ...rest } = {}) {
   let response;
   try {
-    response = await fetch(path, { ...rest, headers: { ...headers, ...credentials() } });
+    response = await fetch(path, { ...rest, headers: { ...headers, ...speaker.headers() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("The service does not answer. Is it still running?");
   }
-  if (!response.ok) throw await problem(response);
-  return response;
+  if (response.ok) return response;
+  const error = await problem(response);
+  if (error.status === 401) speaker.refused(error);
+  throw error;
 }
 
 export async function read(path) {
@@ -34,8 +39,11 @@ export async function send(path, document) {
   return (await ask(path, { method: "POST", headers, body: JSON.stringify(document) })).json();
 }
 
-export function upload(path, fields, accept, signal) {
-  return ask(path, { method: "POST", headers: { Accept: accept }, body: form(fields), signal });
+// A form with an image: its file, or in JSON a reference to an instance that a PACS holds.
+export function upload(path, { file, ...fields }, accept, signal) {
+  if (file instanceof Blob) return ask(path, { method: "POST", headers: { Accept: accept }, body: form({ file, ...fields }), signal });
+  const headers = { "Content-Type": "application/json", Accept: accept };
+  return ask(path, { method: "POST", headers, body: JSON.stringify({ ...fields, ...file }), signal });
 }
 
 // The stages of a case as they end: [name, document] pairs, the last one `final`.
@@ -77,6 +85,6 @@ async function problem(response) {
     const document = await response.json();
     return new Problem(document.detail, document);
   } catch {
-    return new Problem(`The service answered ${response.status}.`);
+    return new Problem(`The service answered ${response.status}.`, { status: response.status });
   }
 }

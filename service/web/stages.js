@@ -19,6 +19,7 @@ export function begin() {
 }
 
 export function done(stage) {
+  if (!STAGES.some(([name]) => name === stage)) return;
   ended[stage] = (performance.now() - started) / 1000;
   show();
 }

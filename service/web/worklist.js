@@ -19,6 +19,7 @@ export async function open(root) {
 
 async function prepare(root) {
   controls = { task: select("Task"), needs_review: select("Which"), reviewed: select("Reviewed") };
+  controls.byModel = h("input", { type: "checkbox", onchange: () => showAgreement().catch(failed) });
   controls.list = h("div", {});
   controls.weeks = h("div", {});
   const { tasks } = await read("v1/tasks");
@@ -28,7 +29,8 @@ async function prepare(root) {
   fill(root, h("h1", {}, "Worklist"),
     h("div", { class: "row" }, controls.task.label, controls.needs_review.label, controls.reviewed.label),
     controls.list, h("h2", {}, "Agreement"),
-    h("p", { class: "muted" }, "By week of the diagnosis; the last review of each counts."), controls.weeks);
+    h("div", { class: "row" }, h("span", { class: "muted" }, "By week of the diagnosis; the last review of each counts."),
+      h("label", { class: "check" }, controls.byModel, "Each generalist by itself")), controls.weeks);
 }
 
 function select(text) {
@@ -78,9 +80,10 @@ function reviewed({ decision, labels, comment }) {
 
 async function showAgreement() {
   const task = controls.task.box.value;
-  const { weeks } = await read(`v1/agreement?${new URLSearchParams(task ? { task } : {})}`);
-  if (task !== controls.task.box.value) return;
-  const heads = ["Week of", "Task", "Diagnoses", "Need review", "Reviewed", "Accepted", "Overridden", "Agreement"];
+  const byModel = controls.byModel.checked;
+  const { weeks } = await read(`v1/agreement?${new URLSearchParams({ ...(task && { task }), ...(byModel && { by_model: true }) })}`);
+  if (task !== controls.task.box.value || byModel !== controls.byModel.checked) return;
+  const heads = ["Week of", "Task", byModel && "Generalist", "Diagnoses", "Need review", "Reviewed", "Accepted", "Overridden", "Agreement"].filter(Boolean);
   fill(controls.weeks, weeks.length
     ? table("Agreement by week", heads, weeks.toReversed().map(week))
     : h("p", { class: "muted" }, "No diagnoses in the last weeks."));
@@ -89,6 +92,7 @@ async function showAgreement() {
 function week(one) {
   const numbers = [one.diagnoses, one.needing_review, one.reviewed, one.accepted, one.overridden];
   return h("tr", {}, h("td", {}, one.week), h("td", {}, one.task),
+    one.model != null && h("td", { title: one.weights_sha256 }, one.model, h("span", { class: "code" }, ` ${one.weights_sha256?.slice(0, 7) ?? ""}`)),
     numbers.map((number) => h("td", { class: "number" }, String(number))),
     h("td", { class: "with-bar wide" }, one.agreement != null && bar(one.agreement), h("span", {}, percent(one.agreement))));
 }

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import browser_page
 import httpx
@@ -62,9 +63,9 @@ def serve(home: Path) -> Iterator[Serve]:
     ):
         (home / "tasks" / f"{task.name}.toml").write_text(task_toml(task), "utf-8")
 
-    def start(**fakes: object) -> str:
+    def start(settings: dict[str, Any] | None = None, **fakes: Any) -> str:
         port, kept = free_port(), stack.enter_context(kept_in(home))
-        app = create_app(Settings(home=home), _parts(kept, **fakes))  # type: ignore[arg-type]
+        app = create_app(Settings(home=home, **(settings or {})), _parts(kept, **fakes))
         server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -1,20 +1,10 @@
 """Stories of readers without a mouse, with a screen reader, in the light, or on a tablet."""
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from browser_page import answer, open_example, shown
+from browser_page import answer, faults, open_example, shown
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
-
-
-def faults(page: Page) -> list[str]:
-    """What axe-core finds against WCAG 2.2 A and AA, and against its own best practices."""
-    found = Axe().run(page)
-    return [
-        f"{fault['impact']}: {fault['id']} at {fault['nodes'][0]['target']}"
-        for fault in found.response["violations"]
-    ]
 
 
 def press(page: Page, *keys: str) -> None:

@@ -45,6 +45,17 @@ def test_a_demo_case_leads_to_an_answer_with_its_evidence(demo: str, page: Page)
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
+def test_each_specialist_is_shown_as_its_prediction_comes(serve: Serve, page: Page) -> None:
+    page.goto(serve(specialists=FakeSpecialists(between_seconds=0.3)))
+    drop(page, png_bytes())
+
+    rows = page.locator("#panel [data-heat]")
+    expect(rows.first).to_be_visible()
+    assert rows.count() < 10
+    expect(page.locator("#stages")).to_contain_text("… Specialists")
+    expect(rows).to_have_count(10)
+
+
 def test_the_main_view_needs_no_scrolling(demo: str, page: Page) -> None:
     open_example(page, demo, "phantom-cxr-findings/1.dcm")
 

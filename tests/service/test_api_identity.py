@@ -389,3 +389,18 @@ async def test_who_asked_is_known_to_the_diagnosis(home: Path) -> None:
         made = await service.store.get(Diagnosis, reply.json()["id"])
 
     assert made.provenance.requested_by == f"key:{key.id}"
+
+
+async def test_callers_learn_who_they_are_and_what_they_may_do(home: Path) -> None:
+    async with a_service(home, authentication=True) as service:
+        key, text = a_key(service.engine, Scope.READ, Scope.SUBMIT)
+        reply = await service.client.get("/v1/caller", headers=bearing(text))
+
+    assert reply.json() == {"name": f"key:{key.id}", "scopes": ["read", "submit"]}
+
+
+async def test_without_authentication_everybody_may_do_everything(home: Path) -> None:
+    async with a_service(home) as service:
+        reply = await service.client.get("/v1/caller")
+
+    assert reply.json() == {"name": "anonymous", "scopes": [scope.value for scope in Scope]}

@@ -8,9 +8,11 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 from serving import a_service
 
+from service.api.callers import CallerResponse
 from service.api.cases import ReferenceCasesResponse
-from service.api.catalogue import SpecialistsResponse
+from service.api.catalogue import SpecialistDetailResponse, SpecialistsResponse
 from service.api.demo_cases import ExamplesResponse
+from service.api.evaluations import EvaluationsResponse
 from service.api.explanations import ExplanationResponse
 from service.api.health import ReadyResponse
 from service.api.problems import ProblemResponse
@@ -19,6 +21,7 @@ from service.api.schemas import DiagnosisResponse, TaskResponse, TasksResponse
 from service.api.schemas_jobs import JobResponse
 from service.api.schemas_text import AnswerResponse, ReportResponse
 from service.api.segmentations import SegmentationsResponse
+from service.api.sources import InstancesResponse, SourcesResponse
 
 
 async def the_document(home: Path) -> dict[str, Any]:
@@ -41,8 +44,12 @@ async def test_lists_every_address(home: Path) -> None:
         "/v1/agreement",
         "/v1/frames",
         "/v1/segmentations",
+        "/v1/caller",
         "/v1/cases",
+        "/v1/cases/{id}",
         "/v1/cases/{id}/thumbnail",
+        "/v1/evaluations",
+        "/v1/evaluations/{name}/{file}",
         "/v1/examples",
         "/v1/examples/{task}/{name}",
         "/v1/reports",
@@ -53,7 +60,10 @@ async def test_lists_every_address(home: Path) -> None:
         "/v1/jobs/{id}",
         "/v1/tasks",
         "/v1/tasks/{name}",
+        "/v1/sources",
+        "/v1/sources/{name}/search",
         "/v1/specialists",
+        "/v1/specialists/{task}/{backbone}",
         "/livez",
         "/readyz",
         "/metrics",
@@ -98,9 +108,12 @@ def test_examples_are_true() -> None:
     models: list[type[BaseModel]] = [
         AgreementResponse,
         AnswerResponse,
+        CallerResponse,
         DiagnosisResponse,
+        EvaluationsResponse,
         ExamplesResponse,
         ExplanationResponse,
+        InstancesResponse,
         JobResponse,
         ProblemResponse,
         ReadyResponse,
@@ -108,6 +121,8 @@ def test_examples_are_true() -> None:
         ReportResponse,
         ReviewsResponse,
         SegmentationsResponse,
+        SourcesResponse,
+        SpecialistDetailResponse,
         SpecialistsResponse,
         TaskResponse,
         TasksResponse,

@@ -210,8 +210,29 @@ async def test_agreement_is_counted_by_week_and_task(home: Path, store: SqlStore
         "accepted": 1,
         "overridden": 1,
         "agreement": 0.5,
+        "model": None,
+        "weights_sha256": None,
     }
     assert none == {"weeks": []}
+
+
+async def test_agreement_is_counted_by_generalist_where_that_is_asked(
+    home: Path, store: SqlStore
+) -> None:
+    usual = a_diagnosis().provenance
+    other = replace(usual, generalist=replace(usual.generalist, weights_sha256="9" * 64))
+    one, another = await stored(store), await stored(store, provenance=other)
+    async with a_service(home, store=store) as service:
+        await review(service, one.id, decision="accept")
+        await review(service, another.id, decision="override", labels=["normal"])
+        asked = {"by_model": "true"}
+        weeks = (await service.client.get("/v1/agreement", params=asked)).json()["weeks"]
+
+    told = {one["weights_sha256"]: (one["model"], one["agreement"]) for one in weeks}
+    assert told == {
+        usual.generalist.weights_sha256: (usual.generalist.model, 1.0),
+        "9" * 64: (usual.generalist.model, 0.0),
+    }
 
 
 async def test_a_review_survives_that_its_diagnosis_is_saved_again(

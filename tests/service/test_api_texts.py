@@ -176,7 +176,8 @@ async def test_stages_are_told_and_what_is_final_is_stored(home: Path) -> None:
         stored = await service.client.get(f"/v1/reports/{events[-1][1]['id']}")
 
     names = [name for name, _ in events]
-    assert set(names) == {"initial", "specialists", "retrieval", "text", "final"}
+    stages = {"initial", "specialist", "specialists", "retrieval", "text", "final"}
+    assert set(names) == stages
     assert names[-1] == "final"
     assert events[-1][1] == stored.json()
     assert "".join(data["text"] for name, data in events if name == "text").strip() == FREE_TEXT
@@ -188,7 +189,9 @@ async def test_the_stages_of_a_diagnosis_carry_labels_and_probabilities(home: Pa
 
     events = dict(events_of(reply))
     assert events["initial"]["labels"] == ["normal"]
+    one_by_one = [told for name, told in events_of(reply) if name == "specialist"]
     assert len(events["specialists"]) == 10
+    assert one_by_one == events["specialists"]
     assert events["retrieval"][0]["case_id"] == "reference-1"
     assert events["final"]["labels"] == ["normal"]
 

@@ -357,7 +357,8 @@ async def test_whoever_listens_hears_the_stages_and_the_text_as_it_is_written() 
 
     report = await a_pipeline().report(a_report_case(), lambda *event: told.append(event))
 
-    assert {stage for stage, _ in told} == {"initial", "specialists", "retrieval", "text"}
+    stages = {"initial", "specialist", "specialists", "retrieval", "text"}
+    assert {stage for stage, _ in told} == stages
     assert "".join(str(piece) for stage, piece in told if stage == "text").strip() == report.text
 
 

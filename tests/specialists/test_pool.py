@@ -14,7 +14,7 @@ from specialists.batcher import Turn
 from specialists.catalogue import PANEL
 from specialists.errors import PoolOverloaded
 from specialists.pool import SpecialistPool
-from specialists.prediction import Pixels
+from specialists.prediction import Pixels, SpecialistPrediction
 from specialists.task import Task
 
 
@@ -34,6 +34,17 @@ async def own_pool(panels: Path, tmp_path: Path) -> AsyncIterator[SpecialistPool
     await pool.start()
     yield pool
     await pool.close()
+
+
+async def test_each_prediction_is_heard_as_it_comes(
+    pool: SpecialistPool, task: Task, pixels: Pixels
+) -> None:
+    heard: list[SpecialistPrediction] = []
+
+    consultation = await pool.consult(pixels, task, heard.append)
+
+    assert len(heard) == len(consultation.predictions)
+    assert {one.specialist for one in heard} == {one.specialist for one in consultation.predictions}
 
 
 async def test_the_ten_answer_in_the_panels_order(
