@@ -1,6 +1,7 @@
 """The composition root of the HTTP service: which parts there are, started and stopped in order."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -101,6 +102,8 @@ def create_app(
             app.state.serving = serving
             await stack.enter_async_context(performing(serving, watch))
             await stack.enter_async_context(receiving(serving, watch))
+            if parts is None:
+                await stack.enter_async_context(_settling(tasks))
             log.info("started", version=app.version, engine=settings.generalist_engine)
             yield
         log.info("stopped")
@@ -128,6 +131,26 @@ def prepare_logging(settings: Settings) -> None:
     telemetry.configure_logging(settings.log_level, settings.log_format)
     for name, nearest in unknown_variables().items():
         log.warning("unknown setting", variable=name, did_you_mean=nearest)
+
+
+@asynccontextmanager
+async def _settling(tasks: TaskFolder) -> AsyncIterator[None]:
+    """Once all is loaded, it is taken out of the garbage collector's rounds: each would stop
+    every thread for a third of a second. What is replaced later is freed by its last reference.
+    """
+
+    async def settle() -> None:
+        await tasks.loaded()
+        gc.collect()
+        gc.freeze()
+
+    settling = asyncio.create_task(settle(), name="settle")
+    try:
+        yield
+    finally:
+        settling.cancel()
+        await asyncio.gather(settling, return_exceptions=True)
+        gc.unfreeze()
 
 
 @asynccontextmanager

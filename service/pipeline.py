@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Generic, TypeVar
 
@@ -248,7 +248,7 @@ class Pipeline:
     ) -> Provenance:
         return Provenance(
             input_sha256=case.image.sha256,
-            code_version=version("gsco"),
+            code_version=_code_version(),
             preprocessing_version=PREPROCESSING_VERSION,
             task_sha256=_task_sha256(case.task),
             weights_sha256={
@@ -305,6 +305,12 @@ def _what_is_switched_off(case: Case) -> tuple[str, ...]:
     if uses_rad(case) or not case.evidence_task.is_labelled:
         return ()
     return ("no similar cases: the task has switched retrieval off",)
+
+
+@cache
+def _code_version() -> str:
+    """Read once: finding an installed distribution is a search of the disk."""
+    return version("gsco")
 
 
 def _task_sha256(task: Task) -> str:

@@ -23,8 +23,10 @@ BEARER = HTTPBearer(
     auto_error=False,
 )
 
+# These are coroutines, as all dependencies here: plain functions would each take a thread's turn.
 
-def _demand(
+
+async def _demand(
     request: Request, scopes: SecurityScopes, _described: Annotated[Any, Depends(BEARER)]
 ) -> None:
     """What the guard has checked already, once more where the route is certain."""
@@ -32,7 +34,7 @@ def _demand(
         refuse_without(request.state.caller, Scope(scope))
 
 
-def _nothing_demanded() -> None:
+async def _nothing_demanded() -> None:
     """Marks a route that is open to everybody."""
 
 

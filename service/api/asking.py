@@ -84,7 +84,7 @@ class Asking(Generic[Shape]):
         return self.request.url_for(f"get_{kind}", id=id).path
 
 
-def describe_preferences(
+async def describe_preferences(
     prefer: Annotated[
         str | None, Header(description="`respond-async`: answer later, as a job (RFC 7240)")
     ] = None,

@@ -199,12 +199,12 @@ class Serving:
         return {panel.task: panel for panel in self.parts.specialists.loaded()}
 
 
-def _serving(request: Request) -> Serving:
+async def _serving(request: Request) -> Serving:
     serving: Serving = request.app.state.serving
     return serving
 
 
-def refuse_unknown_options(request: Request) -> None:
+async def refuse_unknown_options(request: Request) -> None:
     """A query option that a route does not have is an error: it would be silently ignored."""
     route: APIRoute = request.scope["route"]
     known = {option.alias for option in route.dependant.query_params}

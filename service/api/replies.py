@@ -105,7 +105,7 @@ async def refuse_repeated_fields(request: Request, *, except_for: str = "") -> N
         )
 
 
-def multipart_only(request: Request) -> None:
+async def multipart_only(request: Request) -> None:
     """A body of another kind is refused as such, not for the fields it seems to lack."""
     if not request.headers.get("content-type", "").startswith(FORMS):
         raise HTTPException(415, "The body must be multipart/form-data.")

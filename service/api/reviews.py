@@ -134,7 +134,7 @@ async def list_diagnoses(
     status_code=201,
     summary="Accept or override a diagnosis",
     dependencies=[needs(Scope.CURATE)],
-    responses=problems.responses(404, 415, 422, 500, 503),
+    responses=problems.responses(400, 404, 415, 422, 500, 503),
 )
 async def create_review(
     id: str, request: Request, asked: ReviewRequest, serving: ServingDep

@@ -31,7 +31,7 @@ MOST_INSTANCES = 5000
 _SENTENCES = 3
 
 
-def _acceptable(request: Request) -> None:
+async def _acceptable(request: Request) -> None:
     """The answer exists in JSON only."""
     ranges = [one.split(";")[0].strip() for one in request.headers.get("accept", "").split(",")]
     known = {"", "*/*", "application/*", JSON, "application/json"}

@@ -48,6 +48,7 @@ class EmbeddedGeneralist:
         self._identity: GeneralistIdentity | None = None
         self._decoder: Decoder | None = None
         self._worker: ThreadPoolExecutor | None = None
+        self._choosing = asyncio.Lock()  # an answer of many steps waits once, not at each
 
     @property
     def identity(self) -> GeneralistIdentity:
@@ -59,6 +60,7 @@ class EmbeddedGeneralist:
     async def start(self) -> None:
         """Load and warm up; raises InvalidCheckpoint."""
         self._worker = ThreadPoolExecutor(1, "generalist")
+        self._choosing = asyncio.Lock()
         try:
             self._decoder, self._identity = await self._in_worker(self._load)
         except BaseException:
@@ -110,7 +112,8 @@ class EmbeddedGeneralist:
             weigh = partial(decoder.distribution, prompt.image, prompt.text, answers, emitted)
             return await self._in_worker(_after(begun, weigh))
 
-        return choice.completion(prompt, await choice.weigh(answers, step))
+        async with self._choosing:
+            return choice.completion(prompt, await choice.weigh(answers, step))
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         """Cancelling the caller cancels the work where it has not begun."""

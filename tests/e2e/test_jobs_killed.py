@@ -25,6 +25,7 @@ from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 from vllm_server import free_port
 
+from service.persistence import recorded, trail
 from service.persistence.database import open_engine, upgrade
 
 TESTS = Path(__file__).parent.parent
@@ -163,6 +164,8 @@ def story(
         made = connection.execute(text("SELECT id FROM diagnoses")).scalars().all()
     assert endings == dict.fromkeys(ids, 1)
     assert sorted(made) == sorted(ids)
+    trail.verify(engine)
+    assert recorded.check(engine) == 0  # as `gsco audit verify --results`
     seconds, sent = time.monotonic() - began, len(receiver.received)
     sys.stdout.write(f"{jobs} jobs, {kills} kills, {sent} webhooks, {seconds:.0f} s\n")
 

@@ -1,65 +1,107 @@
-"""Load on a running service: phantoms at a steady concurrency, for a bounded time.
+"""Load on a service: so many callers at once, or so many cases a second, for a bounded time.
 
-make load ARGS="--url http://127.0.0.1:8000 --duration 30 --concurrency 4"
+make load                                                    a service of its own, 4 callers, 30 s
+make load ARGS="--concurrency 32 --duration 300"             closed loop
+make load ARGS="--rate 5 --burst 10 --duration 120"          open loop, ten cases at a time
+make load ARGS="--without-models --concurrency 1"            what is left without the models
+make load ARGS="--stages 96 --concurrency 16"                what the stages cost by themselves
+make load ARGS="--url http://127.0.0.1:8000 --pid 4711"      a service that runs already
 """
 
 import argparse
 import asyncio
-import statistics
+import json
+import os
+import tempfile
 import time
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
-import httpx
-
-from service.demo import phantoms
-from service.demo.tasks import demo_tasks
+from tests.load import driving, stages, summary
+from tests.load.cases import mixed
+from tests.load.process import watched
+from tests.load.served import Served, a_served_home
 
 LONGEST_SECONDS = 600
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--duration", type=float, default=30)
-    parser.add_argument("--concurrency", type=int, default=4)
-    options = parser.parse_args()
-    asyncio.run(load(options.url, min(options.duration, LONGEST_SECONDS), options.concurrency))
+    options = _options()
+    with _home(options.home) as home:
+        if options.stages:
+            result = _stages(home, options.stages, options.concurrency)
+        else:
+            with _service(options, home) as served:
+                result = asdict(asyncio.run(load(served, options)))
+    print(json.dumps(result, indent=2) if options.json else _lines(result))
 
 
-async def load(url: str, seconds: float, concurrency: int) -> None:
-    images = [(demo.task.name, png(next(demo.series(1, seed=9)))) for demo in demo_tasks()]
-    latencies: list[float] = []
-    statuses: Counter[int] = Counter()
-    end = time.monotonic() + seconds
-
-    async def client(number: int) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-            while time.monotonic() < end:
-                task, image = images[(number + len(latencies)) % len(images)]
-                started = time.perf_counter()
-                files = {"file": ("case", image)}
-                reply = await http.post("/v1/diagnoses", files=files, data={"task": task})
-                latencies.append(time.perf_counter() - started)
-                statuses[reply.status_code] += 1
-
-    await asyncio.gather(*(client(number) for number in range(concurrency)))
-    report(latencies, statuses, seconds)
+async def load(served: Served, options: argparse.Namespace) -> summary.Figures:
+    """Both loops over mixed cases, after a few to warm up."""
+    cases, clock = mixed(), asyncio.get_running_loop().time
+    await driving.closed(served.url, cases, callers=2, seconds=3)
+    seconds = min(options.duration, LONGEST_SECONDS)
+    if options.rate:
+        work = driving.opened(served.url, cases, options.rate, seconds, options.burst)
+    else:
+        work = driving.closed(served.url, cases, options.concurrency, seconds)
+    began, used = clock(), time.process_time()
+    replies, looks = await watched(work, served.process_id)
+    return summary.figures(replies, looks, clock() - began, time.process_time() - used)
 
 
-def report(latencies: list[float], statuses: Counter[int], seconds: float) -> None:
-    ordered = sorted(latencies)
-    print(f"{len(ordered)} requests, {len(ordered) / seconds:.1f} a second, {dict(statuses)}")
-    p95 = ordered[int(0.95 * (len(ordered) - 1))]
-    print(f"latency: median {statistics.median(ordered):.3f} s, p95 {p95:.3f} s")
+def _stages(home: Path, count: int, at_once: int) -> dict[str, Any]:
+    milliseconds, cores = stages.measure(home, count, at_once), os.cpu_count() or 1
+    return {
+        "milliseconds_of_processor": milliseconds,
+        "sum": round(sum(milliseconds.values()), 2),
+        f"cases_a_second_on_{cores}_cores": round(stages.limit(milliseconds, cores), 2),
+    }
 
 
-def png(phantom: phantoms.Phantom) -> bytes:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "case.png"
-        phantoms.write_png(phantom, path)
-        return path.read_bytes()
+@contextmanager
+def _home(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="gsco-load-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _service(options: argparse.Namespace, home: Path) -> Iterator[Served]:
+    if options.url:
+        yield Served(options.url, options.pid)
+        return
+    with a_served_home(home, without_models=options.without_models) as served:
+        yield served
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--url", help="a service that runs already; default: one of its own")
+    parser.add_argument("--pid", type=int, help="of that service, to watch its memory")
+    parser.add_argument("--home", type=Path, help="home folder of its own service, to keep")
+    parser.add_argument("--duration", type=float, default=30, help="seconds, at most 600")
+    parser.add_argument("--concurrency", type=int, default=4, help="callers of the closed loop")
+    parser.add_argument("--rate", type=float, help="cases a second of the open loop")
+    parser.add_argument("--burst", type=int, default=1, help="cases that arrive together")
+    parser.add_argument(
+        "--without-models", action="store_true", help="they answer from memory: the rest remains"
+    )
+    parser.add_argument("--stages", type=int, help="measure the stages on so many cases instead")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def _lines(result: dict[str, Any]) -> str:
+    return "\n".join(f"{name:26} {value}" for name, value in result.items())
 
 
 if __name__ == "__main__":
