@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 from waiting import until_told
 
-from service.api.dependencies import Deliver, Intake, nowhere
-from service.app import Parts, create_app
+from service.api.dependencies import Deliver, Intake, Parts, nowhere
+from service.app import create_app
 from service.persistence.store import SqlStore
 from service.pipeline import Pipeline
 from service.settings import Settings

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from retrieval.errors import RetrievalError
-from service import app as composition
+from service import composition
 from service.api import replies
 from service.api.dependencies import Parts
 from service.api.schemas import diagnosis_response

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from service import app as composition
+from service import composition
 from service.api.dependencies import Parts
 from service.batch.answering import PATIENCE, Cohort, check, line_of
 from service.batch.manifest import Row

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from service.app import running_generalist
 from service.cli import output
 from service.cli.choices import DataOption, TaskOption
+from service.composition import running_generalist
 from service.evaluation.cases import cases_of
 from service.settings import Settings
 from specialists import task as tasks

@@ -10,7 +10,7 @@ import httpx
 import typer
 import uvicorn
 
-from service import app as composition
+from service.app import create_app, prepare_logging
 from service.cli import diagnosis_view, output, text_view
 from service.demo import show
 from service.errors import GscoError, Misconfigured
@@ -41,7 +41,7 @@ def demo(
         home.prepare(settings, lambda task: bar.update(row, description=f"preparing {task}"))
     if prepare_only:
         return
-    composition.prepare_logging(settings.model_copy(update={"log_level": "warning"}))
+    prepare_logging(settings.model_copy(update={"log_level": "warning"}))
     asyncio.run(_demo(settings, once=once, json=json))
 
 
@@ -67,7 +67,7 @@ async def _service(
     settings: Settings, listener: socket.socket
 ) -> AsyncIterator[asyncio.Task[None]]:
     """The real service in this process, accepting requests; the task ends when it does."""
-    app = composition.create_app(settings)
+    app = create_app(settings)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

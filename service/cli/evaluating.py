@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service import app as composition
-from service import calibration
+from service import calibration, composition
 from service.cli import leaks, output
 from service.domain import Diagnosis
 from service.errors import Misconfigured

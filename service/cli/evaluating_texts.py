@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from service import app as composition
+from service import composition
 from service.cli import leaks, output
 from service.errors import InvalidInput, Misconfigured
 from service.evaluation import (

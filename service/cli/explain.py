@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from PIL import Image as Pillow
 
-from service import app as composition
+from service import composition
 from service.cli import output
 from service.cli.serving import FileArgument, FrameOption, JsonOption, TaskOption, read_file
 from service.errors import Misconfigured

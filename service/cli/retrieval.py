@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service import app as composition
+from service import composition
 from service.cli import datasets, output, retrieval_checks
 from service.cli.choices import DataOption, TaskOption
 from service.cli.open_database import opened

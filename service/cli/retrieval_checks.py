@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service import app as composition
+from service import composition
 from service.cli import datasets, output
 from service.cli.open_database import opened
 from service.settings import Settings

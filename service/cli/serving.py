@@ -10,11 +10,12 @@ import typer
 import uvicorn
 from pydantic import TypeAdapter, ValidationError
 
-from service import app as composition
+from service import composition
 from service.api.dependencies import Parts
 from service.api.replies import said_by
 from service.api.schemas import diagnosis_response
 from service.api.schemas_text import Choices, Draft, Question, answer_response, report_response
+from service.app import create_app
 from service.cli import diagnosis_view, output, result_files, text_view
 from service.cli.result_files import Look
 from service.domain import Answer, Case, Diagnosis, Report, Result
@@ -55,7 +56,7 @@ def serve(
     address = settings.host if host is None else host
     refuse_exposure(settings, address)
     uvicorn.run(
-        composition.create_app(settings),
+        create_app(settings),
         host=address,
         port=settings.port if port is None else port,
         log_config=None,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 from retrieval.neighbour import Query
-from service.app import running_parts
+from service.composition import running_parts
 from service.demo import home
 from service.demo.tasks import demo_tasks
 from service.domain import Case, Image, pixels_sha256

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ray_panel import RayPanel, ray_panel
 
-from service.app import running_panel
+from service.composition import running_panel
 from service.demo import home as demo_home
 from service.remote_specialists import RemoteSpecialists
 from service.settings import Settings

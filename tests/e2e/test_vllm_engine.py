@@ -10,7 +10,7 @@ from PIL import Image as Pictures
 from tiny_generalist import a_checkpoint
 from vllm_server import ROOT, vllm_serving
 
-from service.app import running_parts
+from service.composition import running_parts
 from service.demo import home
 from service.demo.tasks import demo_tasks
 from service.domain import Case, Diagnosis, Image, Prompt

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from retrieval.neighbour import Retrieval
 from service.api.dependencies import Parts
-from service.app import running_parts
+from service.composition import running_parts
 from service.demo import home as demo_home
 from service.demo.tasks import demo_tasks
 from service.domain import Case, Completion, Evidence

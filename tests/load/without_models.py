@@ -14,7 +14,8 @@ from typing import Any
 
 import uvicorn
 
-from service import app as composition
+from service import composition
+from service.app import create_app
 from service.domain import Completion, Prompt
 from service.settings import Settings
 from specialists.prediction import Consultation, Pixels
@@ -49,7 +50,7 @@ def main(home: Path, port: int) -> None:
         panel, generalist = Repeating(parts.specialists), Repeating(parts.generalist)
         pipeline = replace(parts.pipeline, specialists=panel, generalist=generalist)
         parts = replace(parts, specialists=panel, generalist=generalist, pipeline=pipeline)
-        app = composition.create_app(settings, parts)
+        app = create_app(settings, parts)
         uvicorn.run(app, port=port, log_config=None, access_log=False, server_header=False)
 
 

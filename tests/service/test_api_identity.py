@@ -16,7 +16,8 @@ from listening import listening
 from serving import Service, a_service, problem_of
 from sqlalchemy.exc import OperationalError
 
-from service.app import Parts, create_app
+from service.api.dependencies import Parts
+from service.app import create_app
 from service.domain import Diagnosis
 from service.errors import Misconfigured
 from service.identity.caller import Scope
