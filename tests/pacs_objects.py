@@ -12,6 +12,7 @@ from builders import (
     a_prediction,
     a_provenance,
     a_reference_case,
+    a_segmentation,
     an_identity,
     sha256_of,
     some_evidence,
@@ -158,6 +159,7 @@ def told_everywhere(text: str) -> Diagnosis:
     """A diagnosis that says this text wherever a text of others could be."""
     names = (text, "pneumonia")
     prediction = replace(a_prediction(), specialist=text)
+    outline = replace(a_segmentation(), specialist=text, segment=text, places=(text,))
     case = replace(a_reference_case(), id=text, labels=(text, "unknown"), report=text)
     return a_diagnosis(
         task=text[:64],
@@ -169,7 +171,10 @@ def told_everywhere(text: str) -> Diagnosis:
         review_reasons=(text, "low probability"),
         notes=(text,),
         evidence=some_evidence(
-            moed=(prediction,), rad=(a_neighbour(case=case),), missing=(Missing(text, text),)
+            moed=(prediction,),
+            rad=(a_neighbour(case=case),),
+            segmentations=(outline,),
+            missing=(Missing(text, text),),
         ),
         provenance=a_provenance(generalist=an_identity(model=text, sampling=text)),
     )

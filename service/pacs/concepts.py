@@ -36,6 +36,10 @@ NO = Concept("SCT", "373067005", "No")
 FINAL = _ours("FINAL", "Final answer of the generalist")
 INITIAL = _ours("INITIAL", "Initial diagnosis, from the image alone")
 SPECIALIST = _ours("SPECIALIST", "Prediction of one specialist")
+OUTLINE = _ours("OUTLINE", "Outline by one segmentation specialist")
+SHARE = _ours("SHARE", "Share of the image that is outlined")
+CERTAINTY = _ours("CERTAINTY", "Certainty of the outline, as expected Dice")
+PLACE = _ours("PLACE", "Third of the image where an outlined area lies")
 SIMILAR_CASE = _ours("SIMILAR-CASE", "Similar reference case, of another patient")
 LABEL = _ours("LABEL", "Label named")
 REFERENCE_LABEL = _ours("REFERENCE-LABEL", "Label of the reference case")
@@ -57,6 +61,12 @@ SOP_INSTANCE_UID = _ours("SOP-INSTANCE-UID", "SOP Instance UID of the image")
 def arbitration(how: Arbitration) -> Concept:
     """The coded value of how a final answer came about."""
     return _ours(how.name, f"The answer is {how.value}")
+
+
+def place(words: str) -> Concept:
+    """The coded value of a third of the image, such as `upper left`."""
+    code = "-".join(re.findall(r"[A-Z]+", words.upper()))
+    return _ours(code[:16] or "UNNAMED", name(words))
 
 
 def label_concepts(

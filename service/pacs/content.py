@@ -13,7 +13,7 @@ from retrieval.neighbour import Neighbour
 from service.domain import INTENDED_USE, Diagnosis, LabelledAnswer, Provenance, Report
 from service.pacs import concepts
 from service.pacs.concepts import NOT_FOR_CLINICAL_USE, line, name, paragraphs
-from specialists.prediction import SpecialistPrediction
+from specialists.prediction import Segmentation, SpecialistPrediction
 from specialists.task import Concept, Task
 
 Written = Diagnosis | Report
@@ -186,6 +186,7 @@ def _evidence(result: Written, labels: dict[str, Concept]) -> tuple[Group, ...]:
     retrieval = Algorithm("retrieval", version)
     return (
         *(_prediction(one, labels, version) for one in result.evidence.moed),
+        *(_outline(one, version) for one in result.evidence.segmentations),
         *(
             _neighbour(place, one, labels, retrieval)
             for place, one in enumerate(result.evidence.rad, 1)
@@ -202,6 +203,25 @@ def _prediction(
         concepts.SPECIALIST,
         Algorithm(specialist, version, line(prediction.weights_sha256)),
         _numbers(zip(labels.values(), prediction.probabilities, strict=True)),
+    )
+
+
+def _outline(segmentation: Segmentation, version: str) -> Group:
+    specialist = name(segmentation.specialist)
+    return Group(
+        f"outline {specialist}",
+        concepts.OUTLINE,
+        Algorithm(specialist, version, line(segmentation.weights_sha256)),
+        _numbers(
+            [
+                (concepts.SHARE, segmentation.share),
+                (concepts.CERTAINTY, segmentation.certainty),
+            ],
+            is_probability=False,
+        ),
+        tuple(
+            Coded(concepts.PLACE, concepts.place(one)) for one in dict.fromkeys(segmentation.places)
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from builders import (
     a_provenance,
     a_reference_case,
     a_report,
+    a_segmentation,
     a_task,
     sha256_of,
     some_evidence,
@@ -71,6 +72,17 @@ def test_every_specialist_is_told_with_its_weights() -> None:
         assert ("Pneumonia", 0.8) in told
         weights = sha256_of(f"weights of {name}")
         assert ("Algorithm Parameters", f"weights sha256: {weights}") in told
+
+
+def test_outlines_are_told_by_place_size_and_certainty() -> None:
+    outlined = a_segmentation(places=("upper left", "upper left", "centre"))
+    document = read(a_diagnosis(evidence=some_evidence(segmentations=(outlined,))))
+
+    told = said(group_named(document, "outline unet"))
+    assert ("Share of the image that is outlined", 0.034) in told
+    assert ("Certainty of the outline, as expected Dice", 0.81) in told
+    places = [value for name, value in told if name.startswith("Third of the image")]
+    assert places == ["upper left", "centre"]
 
 
 def test_neighbours_are_told_by_similarity_and_never_by_their_report() -> None:

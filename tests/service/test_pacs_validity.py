@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import a_diagnosis, a_picture, a_report, a_task, sha256_of
+from builders import (
+    a_diagnosis,
+    a_picture,
+    a_report,
+    a_segmentation,
+    a_task,
+    sha256_of,
+    some_evidence,
+)
 from pacs_objects import TEXTS, a_ct_header, a_header, a_source, an_explanation, told_everywhere
 
 from service.errors import GscoError
@@ -86,7 +94,12 @@ SOURCES = {
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_every_object_obeys_its_definition(source: Source, tmp_path: Path) -> None:
-    diagnosis = a_diagnosis(label_set=("pneumonia",), coverage=0.9, review_reasons=("low",))
+    diagnosis = a_diagnosis(
+        label_set=("pneumonia",),
+        coverage=0.9,
+        review_reasons=("low",),
+        evidence=some_evidence(segmentations=(a_segmentation(),)),
+    )
 
     found = [verdict for file in objects(diagnosis, source) for verdict in verdicts(file, tmp_path)]
 
