@@ -13,8 +13,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from retrieval.errors import RetrievalError
@@ -41,6 +39,7 @@ from service.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
+from service.persistence.database import UNAVAILABLE
 from specialists.errors import (
     PoolOverloaded,
     SpecialistsError,
@@ -119,9 +118,7 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
     PoolOverloaded: BUSY,
 }
 _NOTHING_STORED = "Nothing was stored; try again later."
-# InternalError: the server's own, such as one that became a read-only standby.
-_OF_DATABASE = (OperationalError, InterfaceError, InternalError, PoolTimeout)
-ANSWERED = (GscoError, HTTPException, *_OF_DATABASE)
+ANSWERED = (GscoError, HTTPException, *UNAVAILABLE)
 """What `answer` answers, where the application itself is not reached."""
 
 _OF_STATUS: Mapping[int, Kind] = {
@@ -177,7 +174,7 @@ def document(request: Request, kind: Kind, detail: str, **members: Any) -> dict[
 def told_in_stream(request: Request, error: Exception) -> dict[str, Any]:
     """The document of an error in an answer that has begun; logged as others are."""
     kind = kind_of(error)
-    if isinstance(error, _OF_DATABASE):
+    if isinstance(error, UNAVAILABLE):
         _log_database(error)
         return document(request, NO_DATABASE, _NOTHING_STORED)
     if kind is INTERNAL:
@@ -191,7 +188,7 @@ def answer(request: Request, error: Exception) -> JSONResponse:
     """The answer to an error; one of no kind is raised."""
     if isinstance(error, HTTPException):
         return _of_http(request, error)
-    if isinstance(error, _OF_DATABASE):
+    if isinstance(error, UNAVAILABLE):
         return _of_database(request, error)
     return _of_ours(request, error)
 

@@ -18,6 +18,7 @@ from service.persistence.database import writing
 from service.settings import Settings
 
 LONGEST_LIST = 10_000
+OPEN, DEAD = (State.QUEUED, State.RUNNING), (State.FAILED,)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -40,9 +41,15 @@ def list_jobs(
 
 
 @app.command()
+def waiting(context: typer.Context, limit: LimitOption = 50, json: JsonOption = False) -> None:
+    """Webhooks and other deliveries that have not arrived yet: why the last attempt failed."""
+    _show("Waiting deliveries", _within(context, _told, OPEN, limit), json=json)
+
+
+@app.command()
 def dead(context: typer.Context, limit: LimitOption = 50, json: JsonOption = False) -> None:
     """Dead letters: webhooks and other deliveries that were given up."""
-    _show("Dead letters", _within(context, _dead, limit), json=json)
+    _show("Dead letters", _within(context, _told, DEAD, limit), json=json)
 
 
 @app.command()
@@ -69,8 +76,8 @@ def cancel(context: typer.Context, id: str) -> None:
     output.messages.print(f"cancelled job {id}")
 
 
-def _dead(session: Session, limit: int) -> tuple[Job, ...]:
-    return overview.recent(session, _deliveries(session), [State.FAILED], limit)
+def _told(session: Session, states: tuple[State, ...], limit: int) -> tuple[Job, ...]:
+    return overview.recent(session, _deliveries(session), states, limit)
 
 
 def _resend(session: Session, ids: list[str] | None) -> int:

@@ -26,6 +26,7 @@ from safetensors.numpy import save
 
 from service.domain import Case
 from service.errors import NotFound, Overloaded
+from service.persistence.database import require_room
 from specialists.prediction import Pixels
 
 _PLACE, _CASE, _PART = ".place", ".case", ".part"
@@ -56,6 +57,7 @@ class Spool:
         """Raises Overloaded where no case can be kept."""
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise Overloaded("the spool folder cannot be written: no jobs are taken in")
+        require_room(self._folder)
 
     def put(self, case: Case) -> int:
         """Durable when this returns, which is the number of bytes; raises Overloaded."""

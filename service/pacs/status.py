@@ -16,6 +16,7 @@ from service.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
+from service.persistence.database import UNAVAILABLE
 from specialists.errors import PoolOverloaded, SpecialistsError
 
 SUCCESS = 0x0000
@@ -35,6 +36,7 @@ _CODES: Mapping[type[Exception], int] = {
     PoolOverloaded: OUT_OF_RESOURCES,
     PromptTooLong: PROCESSING_FAILURE,
     GeneralistUnavailable: OUT_OF_RESOURCES,
+    **dict.fromkeys(UNAVAILABLE, OUT_OF_RESOURCES),
 }
 
 
@@ -59,5 +61,7 @@ def status_of(error: BaseException) -> Status:
     """The status of what ended with this error; foreign errors keep their text to themselves."""
     nearest = next((kind for kind in type(error).__mro__ if kind in _CODES), None)
     code = _CODES[nearest] if nearest is not None else PROCESSING_FAILURE
-    is_ours = isinstance(error, GscoError | SpecialistsError)
-    return Status(code, str(error)[:_COMMENT_MAX] if is_ours else "processing failed")
+    if isinstance(error, GscoError | SpecialistsError):
+        return Status(code, str(error)[:_COMMENT_MAX])
+    is_database = isinstance(error, UNAVAILABLE)
+    return Status(code, "the database does not answer" if is_database else "processing failed")

@@ -1,6 +1,7 @@
 """The database: SQLite by default, PostgreSQL in production."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -11,13 +12,26 @@ from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from service.errors import Misconfigured
+from service.errors import Misconfigured, Overloaded
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_SECONDS = 30
+# InternalError: the server's own, such as one that became a read-only standby.
+UNAVAILABLE = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""What a database raises that cannot answer now, and may later."""
+
+LEAST_FREE_BYTES = 8 * 2**20  # SQLite's journal grows to 4 MiB before it is written back
 POSTGRES_LIMITS: Mapping[str, Any] = {
     "connect_timeout": 5,
     "options": "-c statement_timeout=30000",
@@ -60,6 +74,12 @@ def writing(engine: Engine) -> Iterator[Session]:
         if engine.dialect.name == "sqlite":
             session.connection().exec_driver_sql("BEGIN IMMEDIATE")
         yield session
+
+
+def require_room(folder: Path) -> None:
+    """Raises Overloaded where so little is left of the disk that nothing more can be kept."""
+    if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        raise Overloaded("the disk is full")
 
 
 def upgrade(database: Engine | str) -> None:

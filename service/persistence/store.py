@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Engine, select
@@ -15,7 +16,7 @@ from service.domain import Answer, Diagnosis, Report, Result
 from service.errors import NotFound
 from service.persistence import codec, reviews, trail
 from service.persistence.codec import Kept
-from service.persistence.database import writing
+from service.persistence.database import require_room, writing
 from service.persistence.records import AnswerRecord, DiagnosisRecord, ReportRecord
 from service.review import Review, Reviewed, Wanted, WeekOfTask
 
@@ -88,7 +89,7 @@ class SqlStore:
         return await asyncio.to_thread(reference.thumbnail, self._engine, case_id)
 
     async def check(self) -> None:
-        """Returns when diagnoses can be read."""
+        """Returns when diagnoses can be read, and a file has room for more; raises Overloaded."""
         await asyncio.to_thread(self._check)
 
     def _save(self, result: Result) -> None:
@@ -115,6 +116,8 @@ class SqlStore:
 
     def _check(self) -> None:
         """Reads only: to ask for the right to write would wait behind every writer."""
+        if self._engine.dialect.name == "sqlite":
+            require_room(Path(str(self._engine.url.database)).parent)
         with Session(self._engine) as session:
             session.execute(select(DiagnosisRecord.id).limit(1))
 

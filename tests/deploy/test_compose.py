@@ -1,5 +1,6 @@
 """Stories of those who start everything with one command; `make check` holds the file's schema."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import unknown_variables
+from service.settings import read_settings, unknown_variables
 
 DOCKER = Path(__file__).parents[2] / "docker"
 OURS = ("demonstration", "service", "service-gpu")
@@ -51,6 +52,21 @@ def test_every_variable_of_ours_is_a_setting_and_callers_must_be_known(
         variables = compose["services"][name]["environment"]
         assert unknown_variables(variables) == {}
         assert variables["GSCO_AUTHENTICATION"] == "true"
+
+
+def test_results_go_back_to_the_pacs_that_sent_the_image(
+    compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in compose["services"]["service"]["environment"].items():
+        monkeypatch.setenv(name, value)
+    settings = read_settings()
+    orthanc = json.loads(compose["configs"]["orthanc"]["content"])
+
+    (target,) = settings.pacs_targets
+
+    assert target.ae_title == orthanc["DicomAet"]
+    assert set(target.senders) == set(settings.dicom_peers) == {target.ae_title}
+    assert target.host in compose["services"]
 
 
 def test_no_secret_stands_in_the_file(compose: dict[str, Any]) -> None:

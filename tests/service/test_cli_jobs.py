@@ -61,6 +61,18 @@ def test_cases_are_listed_by_their_state(gsco: Gsco) -> None:
     assert "case" in gsco("list")[1]
 
 
+def test_a_delivery_that_has_not_arrived_is_listed_with_the_reason(gsco: Gsco, home: Path) -> None:
+    with a_database(home) as engine, writing(engine) as session:
+        queue.put(session, Work("pacs", {}, id="late"))
+        (job,) = queue.claim(session, "alice", ["pacs"], None, 1)
+        queue.release(session, job, 60.0, Problem("DeliveryFailed", "target 'pacs' is away"))
+
+    (delivery,) = listed(gsco, "waiting")
+
+    assert (delivery["id"], delivery["state"]) == ("late", "queued")
+    assert delivery["problem"]["detail"] == "target 'pacs' is away"
+
+
 def test_dead_letters_are_listed_with_their_reason_and_sent_again(gsco: Gsco) -> None:
     dead = listed(gsco, "dead")
     code, _, said = gsco("resend", "webhook")

@@ -1,9 +1,11 @@
 """Stories of cases that wait in the spool."""
 
 import os
+import shutil
 import time
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,6 +103,15 @@ def test_a_full_disk_is_a_reason_to_come_again_and_leaves_nothing(
         spool.put(a_full_case())
 
     assert [path.name for path in folder.iterdir()] == [".place"]
+
+
+def test_a_full_disk_is_noticed_before_a_case_comes(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.check()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(Overloaded, match="the disk is full"):
+        spool.check()
 
 
 def test_all_who_share_a_folder_call_it_the_same(folder: Path, tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from builders import a_task, task_toml
 from dicom_files import dicom
-from fakes import FakeGeneralist
+from fakes import FakeGeneralist, FakeStore
 from listening import free_port
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage
 from pynetdicom import AE
 from serving import Service, a_service
+from sqlalchemy.exc import OperationalError
 
 from service.errors import GeneralistUnavailable, Misconfigured
 from service.intake.limits import Limits
@@ -146,12 +147,24 @@ async def test_association_goes_on_after_an_image_that_failed(home: Path, port: 
         assert len(service.store.saved) == 1
 
 
-async def test_without_the_generalist_the_sender_is_told_to_come_again(
-    home: Path, port: int
+@pytest.mark.parametrize(
+    ("away", "comment"),
+    [
+        (
+            {"generalist": FakeGeneralist(failure=GeneralistUnavailable("no generalist"))},
+            "no generalist",
+        ),
+        (
+            {"store": FakeStore(failure=OperationalError("COMMIT", {}, OSError("disk full")))},
+            "the database does not answer",
+        ),
+    ],
+)
+async def test_without_generalist_or_database_the_sender_is_told_to_come_again(
+    home: Path, port: int, away: dict[str, Any], comment: str
 ) -> None:
-    nobody = FakeGeneralist(failure=GeneralistUnavailable("no generalist"))
-    async with receiving(home, port, generalist=nobody):
-        assert await send(port, dicom(**OF_A_CHEST)) == [(0xA700, "no generalist")]
+    async with receiving(home, port, **away):
+        assert await send(port, dicom(**OF_A_CHEST)) == [(0xA700, comment)]
 
 
 async def test_four_associations_at_once(home: Path, port: int) -> None:

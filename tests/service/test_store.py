@@ -3,9 +3,11 @@
 import asyncio
 import dataclasses
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
 from service.domain import Answer, Arbitration, Diagnosis, LabelledAnswer, Report
-from service.errors import Misconfigured, NotFound
+from service.errors import Misconfigured, NotFound, Overloaded
 from service.persistence import codec
 from service.persistence.database import open_engine, upgrade
 from service.persistence.records import DiagnosisRecord
@@ -136,6 +138,16 @@ async def test_a_store_is_ready_only_with_its_tables(store: SqlStore, tmp_path: 
     with pytest.raises(Exception, match="no such table"):
         await SqlStore(empty).check()
     empty.dispose()
+
+
+async def test_a_store_on_a_full_disk_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/full.db")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(Overloaded, match="the disk is full"):
+        await SqlStore(engine).check()
+    engine.dispose()
 
 
 def test_a_document_is_plain_json() -> None:
