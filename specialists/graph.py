@@ -53,6 +53,7 @@ class Graph:
         settings = {
             "INFERENCE_PRECISION_HINT": "f32" if precise else "bf16",
             "INFERENCE_NUM_THREADS": 1,
+            "ENABLE_CPU_PINNING": False,  # it pins every graph of one thread to the same core
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._request: Any = core.compile_model(file, "CPU", settings).create_infer_request()
