@@ -84,6 +84,14 @@ def test_threads_that_ask_at_once_get_their_own_answers(plain: Specialist, tmp_p
     assert all((found[place] == alone[place]).all() for place in range(8))
 
 
+def test_graphs_that_compute_at_once_do_not_share_a_core(plain: Specialist, tmp_path: Path) -> None:
+    trunk = compiled(plain, tmp_path).trunk
+
+    assert isinstance(trunk, Graph)
+    computing = trunk._request.get_compiled_model()
+    assert computing.get_property("ENABLE_CPU_PINNING") is False
+
+
 def test_a_full_size_specialist_computes_as_a_graph_that_is_kept(folder: Path, task: Task) -> None:
     (file,) = made(folder)
     written = file.stat().st_mtime_ns
