@@ -62,6 +62,7 @@ class RemoteSpecialists:
             transport=transport,
             trust_env=False,
         )
+        self._timeout_seconds = timeout_seconds
         self._refresh_seconds = refresh_seconds
         self._tasks: dict[str, Task] = {}
         self._panels: dict[str, LoadedPanel] = {}
@@ -83,7 +84,7 @@ class RemoteSpecialists:
         """Who can answer for a task; everyone is missing where the server is away."""
         self._tasks[task.name] = task
         try:
-            panel = wire.read_panel(await self._ask("load", wire.question(task)))
+            panel = wire.read_panel(await self._ask("load", wire.question(task)), task)
         except SpecialistsError as error:
             panel = LoadedPanel(task.name, (), _everyone(task, error))
         self._panels[task.name] = panel
@@ -135,11 +136,11 @@ class RemoteSpecialists:
     async def _ask_once(self, verb: str, body: bytes) -> tuple[int, bytes]:
         """Status and body; a connection that fails is a 502, as a proxy would say."""
         try:
-            async with self._posted(verb, body) as response:
+            async with asyncio.timeout(self._timeout_seconds), self._posted(verb, body) as response:
                 return response.status_code, await _read(response)
-        except httpx.TimeoutException:
+        except (httpx.TimeoutException, TimeoutError):  # the second of an answer that trickles
             return HTTPStatus.REQUEST_TIMEOUT, AWAY.encode()
-        except httpx.TransportError:
+        except httpx.RequestError:
             return HTTPStatus.BAD_GATEWAY, AWAY.encode()
 
     @asynccontextmanager

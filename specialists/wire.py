@@ -7,7 +7,7 @@ the bytes of `document`. A question holds a task and, mostly, an image; an answe
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from specialists.catalogue import panel_of
 from specialists.description import LoadedPanel
 from specialists.errors import InvalidMessage, SpecialistsError
 from specialists.prediction import (
@@ -28,6 +29,7 @@ from specialists.prediction import (
     Segmentation,
     SpecialistPrediction,
 )
+from specialists.segmentation import models
 from specialists.segmentation.serving import Segmented
 from specialists.task import Task
 
@@ -41,6 +43,17 @@ T = TypeVar("T")
 _converter = make_converter(forbid_extra_keys=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What an explanation says beside its grid."""
+
+    specialist: str
+    weights_sha256: str
+    label: str
+    probability: float
+    layer: str
+
+
 def pack(document: Document, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     text = np.frombuffer(json.dumps(document).encode(), np.uint8)
     kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -52,8 +65,8 @@ def unpack(body: bytes) -> tuple[Document, Arrays]:
     try:
         arrays = load(body)
         document = json.loads(arrays.pop(DOCUMENT).tobytes())
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise InvalidMessage(f"not a message of the panel: {error}") from error
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise InvalidMessage(f"not a message of the panel: {error}"[:200]) from error
     if not isinstance(document, dict):
         raise InvalidMessage("not a message of the panel: its document is no object")
     return document, arrays
@@ -68,7 +81,9 @@ def read_question(body: bytes) -> tuple[Task, Pixels | None, Document]:
     """Task, image and whatever else is asked; raises InvalidMessage."""
     document, arrays = unpack(body)
     task = _structure(document.pop("task", None), Task)
-    return task, arrays.get("pixels"), document
+    if not all(value is None or isinstance(value, str) for value in document.values()):
+        raise InvalidMessage("what is asked beside the task is said in texts")
+    return task, _pixels(arrays.get("pixels")), document
 
 
 def consultation(said: Consultation) -> bytes:
@@ -95,20 +110,22 @@ def read_consultation(body: bytes, task: Task) -> Consultation:
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidMessage(f"not a consultation: {error!r}"[:200]) from error
     fits = (len(one.probabilities) == len(task.labels) for one in said.predictions)
-    if said.task != task.name or not all(fits):
+    if said.task != task.name or not all(fits) or not _is_of(said, task):
         raise InvalidMessage(f"a consultation of another task than {task.name!r}")
     return said
 
 
 def explanation(said: Explanation) -> bytes:
-    told = ("specialist", "weights_sha256", "label", "probability", "layer")
-    return pack({name: getattr(said, name) for name in told}, {"grid": said.grid})
+    told = {one.name: getattr(said, one.name) for one in fields(_Told)}
+    return pack(told, {"grid": said.grid})
 
 
 def read_explanation(body: bytes) -> Explanation:
     document, arrays = unpack(body)
     try:
-        return Explanation(**document, grid=_floats(arrays["grid"], 2))
+        told = _structure(document, _Told)
+        _shares(told.probability)
+        return Explanation(**asdict(told), grid=_floats(arrays["grid"], 2))
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidMessage(f"not an explanation: {error!r}"[:200]) from error
 
@@ -117,8 +134,13 @@ def panel(described: LoadedPanel) -> bytes:
     return pack(_converter.unstructure(described), {})
 
 
-def read_panel(body: bytes) -> LoadedPanel:
-    return _structure(unpack(body)[0], LoadedPanel)
+def read_panel(body: bytes, task: Task) -> LoadedPanel:
+    """Who can answer for this task; raises InvalidMessage, also for another's."""
+    said = _structure(unpack(body)[0], LoadedPanel)
+    named = {one.name for one in said.specialists} | {one.specialist for one in said.missing}
+    if said.task != task.name or not named <= _expected(task):
+        raise InvalidMessage(f"a panel of another task than {task.name!r}")
+    return said
 
 
 def merged(task: Task, said: list[Consultation], segmented: Segmented) -> Consultation:
@@ -141,6 +163,8 @@ def _consultation(document: Document, arrays: Arrays) -> Consultation:
     )
     if [one.specialist for one in predictions] != [one.specialist for one in embeddings]:
         raise ValueError("predictions and embeddings are not of the same specialists")
+    _shares(*(share for one in predictions for share in one.probabilities))
+    _shares(*(share for one in segmentations for share in (one.share, one.certainty)))
     return Consultation(
         str(document["task"]),
         predictions,
@@ -153,6 +177,31 @@ def _consultation(document: Document, arrays: Arrays) -> Consultation:
     )
 
 
+def _is_of(said: Consultation, task: Task) -> bool:
+    """Whether all are of the task's panel, each heard once: their names go on from here."""
+    heard = [one.specialist for one in said.predictions]
+    named = {*heard, *(one.specialist for one in said.missing)}
+    return len(set(heard)) == len(heard) and named <= _expected(task)
+
+
+def _expected(task: Task) -> set[str]:
+    return {*panel_of(task), *models.models_of(task)}
+
+
+def _shares(*values: float) -> None:
+    """Raises ValueError for what lies not between 0 and 1, or is no number."""
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError("a probability or share that is none")
+
+
+def _pixels(array: NDArray[Any] | None) -> Pixels | None:
+    if array is None:
+        return None
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise InvalidMessage(f"no image is an array of {array.dtype} and shape {array.shape}")
+    return array
+
+
 def _floats(array: NDArray[Any], dimensions: int) -> NDArray[np.float32]:
     if array.dtype != np.float32 or array.ndim != dimensions or not np.isfinite(array).all():
         raise ValueError(f"an array of {array.dtype} and shape {array.shape}")
@@ -163,4 +212,5 @@ def _structure(document: Any, shape: type[T]) -> T:
     try:
         return _converter.structure(document, shape)
     except (BaseValidationError, SpecialistsError, KeyError, TypeError, ValueError) as error:
-        raise InvalidMessage(f"not a {getattr(shape, '__name__', 'list')}: {error}") from error
+        name = getattr(shape, "__name__", "list")
+        raise InvalidMessage(f"not a {name}: {error}"[:200]) from error

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from uuid import uuid4
 
 import structlog
@@ -22,6 +23,12 @@ from service.spans import Watch
 
 DRAIN_SECONDS = 10.0
 DRAINED_LIMITS = 4
+SILENCE_SECONDS = 30.0
+"""How long the next piece of a body may take to come."""
+
+LARGEST_DOCUMENT = 256 * 1024
+"""Bytes of a body that is no multipart message: it is read at one go, on the event loop."""
+
 REQUEST_ID = "X-Request-ID"
 TRACEPARENT = "traceparent"  # W3C Trace Context
 # Random by construction: a DICOM UID or an accession number must not get into the log.
@@ -43,48 +50,70 @@ log = structlog.stdlib.get_logger(__name__)
 class LimitBody:
     """Refuses a body over the limit: by the length it claims, and by the bytes that come.
 
-    `of_prefix` has other limits for addresses whose bodies are read piece by piece.
+    `of_prefix` has other limits for addresses whose bodies are read piece by piece. Images come as
+    multipart messages; anything else is a document, which is small. At most `held_bytes` of all
+    that is read whole are in memory: those who send slowly would hold them all.
     """
 
     def __init__(
-        self, app: ASGIApp, limit_bytes: int, of_prefix: Mapping[str, int] | None = None
+        self,
+        app: ASGIApp,
+        limit_bytes: int,
+        held_bytes: int,
+        of_prefix: Mapping[str, int] | None = None,
     ) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
+        self.held_bytes = held_bytes
         self._of_prefix = of_prefix or {}
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self._limit(scope)
+        own = self._own_limit(scope)
+        limit = own or self._limit(scope)
         if _claimed_length(scope) > limit:
             if not _waits_to_send(scope):
                 await self._drain(receive, _claimed_length(scope))
             refusal = problems.respond_body_too_large(Request(scope), limit)
             await refusal(scope, receive, send)
             return
-        await self.app(scope, self._counting(receive, limit), send)
+        body = _Body(limit, is_held=own is None)
+        try:
+            await self.app(scope, self._counting(receive, body), send)
+        finally:
+            self._held -= body.held
 
-    def _limit(self, scope: Scope) -> int:
+    def _own_limit(self, scope: Scope) -> int | None:
         address = scope["path"]
         own = (most for start, most in self._of_prefix.items() if address.startswith(f"{start}/"))
-        return next(own, self.limit_bytes)
+        return next(own, None)
 
-    def _counting(self, receive: Receive, limit: int) -> Receive:
-        received = 0
+    def _limit(self, scope: Scope) -> int:
+        return self.limit_bytes if _is_multipart(scope) else min(self.limit_bytes, LARGEST_DOCUMENT)
 
+    def _counting(self, receive: Receive, body: "_Body") -> Receive:
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                if message.get("more_body", False):
+            message = await (_timely(receive) if body.is_coming else receive())
+            size = len(message.get("body", b""))
+            body.received, body.is_coming = body.received + size, message.get("more_body", False)
+            if body.received > body.limit:
+                if body.is_coming:
                     await self._drain(receive)
-                raise problems.body_too_large(limit)
+                raise problems.body_too_large(body.limit)
+            self._hold(body, size)
             return message
 
         return counted
+
+    def _hold(self, body: "_Body", size: int) -> None:
+        if not body.is_held:
+            return
+        if self._held + size > self.held_bytes:
+            raise problems.too_many_bodies()
+        self._held, body.held = self._held + size, body.held + size
 
     async def _drain(self, receive: Receive, claimed: int = 0) -> None:
         """Discards the rest of a body within reason, so that its sender gets to read the refusal.
@@ -102,6 +131,26 @@ class LimitBody:
                     message = await receive()
                     allowance -= len(message.get("body", b""))
                     more = message.get("more_body", False)
+
+
+@dataclass
+class _Body:
+    """One body as it comes: how much of it there was, and how much of it lies in memory."""
+
+    limit: int
+    is_held: bool
+    received: int = 0
+    held: int = 0
+    is_coming: bool = True
+
+
+async def _timely(receive: Receive) -> Message:
+    """The next message; a sender who falls silent is not waited for."""
+    try:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await receive()
+    except TimeoutError:
+        raise problems.too_slow(SILENCE_SECONDS) from None
 
 
 class Observe:
@@ -194,6 +243,10 @@ def _request_id(scope: Scope) -> str:
 def _claimed_length(scope: Scope) -> int:
     claimed = Headers(scope=scope).get("content-length", "")
     return int(claimed[:19]) if claimed.isascii() and claimed.isdigit() else 0
+
+
+def _is_multipart(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").lower().startswith("multipart/")
 
 
 def _waits_to_send(scope: Scope) -> bool:

@@ -95,6 +95,8 @@ class Performer:
                 await self._end(uid, await self._performed(uid))
         except (GscoError, SpecialistsError, TimeoutError) as error:
             log.warning("workitem not performed", reason=type(error).__name__)
+        except Exception:  # nor does what nobody foresaw
+            log.exception("workitem not performed")
         return True
 
     async def _end(self, uid: str, performed: Performed) -> None:
@@ -112,7 +114,7 @@ class Performer:
             return Performed(started, await self._perform(uid))
         except (InvalidInput, NotFound) as error:
             return Performed(started, reason=str(error))
-        except (GscoError, SpecialistsError, TimeoutError):
+        except Exception:  # whatever it is, the next attempt may do better, or the last has failed
             if self._attempts[uid] < MOST_ATTEMPTS:
                 raise
             return Performed(started, reason="gsco could not perform it, however often")

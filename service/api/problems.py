@@ -52,6 +52,7 @@ from specialists.errors import (
 log = structlog.stdlib.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 20  # of one request are told: whoever sends more has sent something else
 URN = "urn:gsco:problem:"
 
 
@@ -129,6 +130,7 @@ _OF_STATUS: Mapping[int, Kind] = {
     408: Kind(408, "too-slow", "The request did not come in time"),
     413: BODY_TOO_LARGE,
     415: Kind(415, "unsupported-media-type", "The body is of another kind than asked for"),
+    503: BUSY,
 }
 _DETAILS: Mapping[int, str] = {
     404: "No resource has this address; /openapi.json lists those there are.",
@@ -215,6 +217,18 @@ def body_too_large(limit_bytes: int) -> HTTPException:
     return HTTPException(413, detail, headers={"Connection": "close"})
 
 
+def too_many_bodies() -> HTTPException:
+    """Raised where the bodies of all requests together leave no room for more of one."""
+    detail = "Too many images are being received: try again later."
+    return HTTPException(503, detail, headers={"Connection": "close"})
+
+
+def too_slow(seconds: float) -> HTTPException:
+    """Raised where a body has stopped coming."""
+    detail = f"Nothing came for {seconds:g} seconds."
+    return HTTPException(408, detail, headers={"Connection": "close"})
+
+
 def kind_of(error: Exception) -> Kind:
     """The kind of an error by its nearest class; those of no kind are internal."""
     kinds = (_OF_ERROR[parent] for parent in type(error).__mro__ if parent in _OF_ERROR)
@@ -274,7 +288,8 @@ def _of_http(request: Request, error: HTTPException) -> JSONResponse:
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
-    errors = [_explained(problem) for problem in cast(RequestValidationError, error).errors()]
+    found = cast(RequestValidationError, error).errors()[:MOST_ERRORS]
+    errors = [_explained(problem) for problem in found]
     detail = "; ".join(f"{entry['field']}: {entry['message']}" for entry in errors)
     return respond(request, INVALID_REQUEST, detail, errors=errors)
 

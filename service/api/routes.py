@@ -67,6 +67,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics, watch: Watch) ->
     app.add_middleware(
         LimitBody,
         limit_bytes=settings.max_upload_bytes,
+        held_bytes=settings.max_upload_bytes * settings.max_concurrent_cases,
         of_prefix={stow.PREFIX: settings.stow_max_bytes},
     )
     app.add_middleware(Guard, application=app, settings=settings)

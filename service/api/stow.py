@@ -1,6 +1,5 @@
 """STOW-RS: images that a PACS posts, diagnosed as they arrive (PS3.18 section 10.5)."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -24,9 +23,6 @@ from service.pacs.stow import Stored, response_document
 
 PREFIX = "/dicom-web"
 JSON = "application/dicom+json"
-CHUNK_SECONDS = 30.0
-"""How long the next piece of a body may take to come."""
-
 MOST_INSTANCES = 5000
 _SENTENCES = 3
 
@@ -109,7 +105,7 @@ async def _parts(request: Request, serving: Serving) -> AsyncIterator[bytes]:
         raise HTTPException(415, f"{str(error).capitalize()}.") from None
     most = serving.settings.max_upload_bytes
     try:
-        async for part in multipart.parts(_timely(request.stream()), content_type, most):
+        async for part in multipart.parts(request.stream(), content_type, most):
             yield part
     except ClientDisconnect:
         raise CallerLeft from None
@@ -117,20 +113,6 @@ async def _parts(request: Request, serving: Serving) -> AsyncIterator[bytes]:
         raise
     except InvalidInput as error:
         raise HTTPException(400, f"{str(error).capitalize()}.") from None
-
-
-async def _timely(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same pieces; a sender who falls silent is not waited for."""
-    while True:
-        try:
-            async with asyncio.timeout(CHUNK_SECONDS):
-                piece = await anext(body)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            detail = f"Nothing came for {CHUNK_SECONDS:g} seconds."
-            raise HTTPException(408, detail, headers={"Connection": "close"}) from None
-        yield piece
 
 
 async def _received(serving: Serving, about: Arrival, data: bytes) -> Stored:

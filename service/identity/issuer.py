@@ -26,6 +26,7 @@ TIMEOUT_SECONDS = 5.0
 LARGEST_DOCUMENT = 1024 * 1024
 MOST_KEYS = 100
 ASYMMETRIC = frozenset({"RSA", "EC", "OKP"})
+_UNUSABLE = (httpx.HTTPError, TimeoutError, ValueError, RecursionError, Misconfigured)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -88,7 +89,7 @@ class SigningKeys:
             self._asked_at = self._clock()
             try:
                 self._keys = _usable(await self._fetch())
-            except (httpx.HTTPError, TimeoutError, ValueError, Misconfigured) as error:
+            except _UNUSABLE as error:
                 log.warning("the issuer's keys could not be fetched", reason=type(error).__name__)
                 return
             self._fetched_at = self._clock()

@@ -129,7 +129,7 @@ def judge(error: Exception) -> Failure:
 
 def _lies_under(url: str, prefix: httpx.URL) -> bool:
     """Whether an address is the allowed one or below it, without anything that reads two ways."""
-    if len(url) > LONGEST_URL or not url.isascii() or any(c in url for c in "\\@#%\t\r\n "):
+    if len(url) > LONGEST_URL or not url.isascii() or any(c in url for c in "\\@#%;\t\r\n "):
         return False
     try:
         asked = httpx.URL(url)

@@ -8,6 +8,7 @@ from pydicom.uid import ComprehensiveSRStorage
 
 from service.domain import Diagnosis
 from service.errors import DeliveryRefused, UnsupportedImage
+from service.intake.burned_in import has_text
 from service.pacs import capture, key_object, segmentation, sr
 from service.pacs.basic_profile import deidentified
 from service.pacs.content import Algorithm
@@ -33,10 +34,13 @@ def objects(
 ) -> tuple[bytes, ...]:
     """DICOM files: the report always where it is wanted, of the rest what there is.
 
-    With `outside_key`, patient and study are de-identified before anything is written. Raises
-    DeliveryRefused for an image that nothing can refer to.
+    With `outside_key`, patient and study are de-identified before anything is written, and no
+    picture is made of an image that seems to have text burned in. Raises DeliveryRefused for an
+    image that nothing can refer to.
     """
     source = source_for(letter, outside_key)
+    if source.is_outside and _may_show_names(letter, source):
+        explanations = ()
     return tuple(_made(diagnosis, letter, task, explanations, wanted, source))
 
 
@@ -90,6 +94,12 @@ def _outside(letter: Letter, key: bytes) -> Source | None:
         return replace(source_of(header, letter.frame_number), is_outside=True)
     except UnsupportedImage:
         return None
+
+
+def _may_show_names(letter: Letter, source: Source) -> bool:
+    """PS3.3 C.7.6.1: what the image says of burned-in text counts more than what it seems."""
+    said = source.image.burned_in_annotation if source.image else None
+    return said == "YES" or (said != "NO" and letter.pixels is not None and has_text(letter.pixels))
 
 
 def _segmentations(

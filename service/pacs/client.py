@@ -122,7 +122,7 @@ class DicomwebClient:
         async with self._get(address, _JSON, limits) as response:
             if response.status_code == httpx.codes.NO_CONTENT:
                 return []
-            return self._list(await self._bounded(response))
+            return await asyncio.to_thread(self._list, await self._bounded(response))
 
     @asynccontextmanager
     async def _get(
@@ -158,7 +158,7 @@ class DicomwebClient:
     def _list(self, text: bytes) -> list[Mapping[str, Any]]:
         try:
             found = json.loads(text or b"[]")
-        except ValueError:
+        except (ValueError, RecursionError):  # it may be nested without end
             raise self._strange() from None
         if not isinstance(found, list) or not all(_is_instance(one) for one in found):
             raise self._strange()

@@ -28,6 +28,10 @@ _JSON = "application/dicom+json"
 _LONGEST_REPLY = 4 * 2**20
 _FAILED, _OTHER_FAILURES, _REASON = "00081198", "0008119A", "00081197"
 _THERE_ALREADY = 0x0111  # PS3.7 annex C.5.7: duplicate SOP instance
+_NONSENSE = (
+    *(ValueError, TypeError, AttributeError, LookupError),
+    *(OverflowError, RecursionError),  # numbers and nesting without end
+)
 _NOT_WANTED = frozenset({400, 405, 406, 409, 413, 415, 422})
 
 
@@ -84,7 +88,7 @@ class StowTarget:
                 said = await _bounded(reply)
         except (httpx.HTTPError, TimeoutError) as error:  # httpx quotes the address
             raise _unreachable(self.settings.name, error) from None
-        self._judge(reply.status_code, said)
+        await asyncio.to_thread(self._judge, reply.status_code, said)
 
     def _judge(self, status: int, said: bytes) -> None:
         name, reasons = self.settings.name, tuple(_reasons(said))
@@ -187,7 +191,7 @@ def _reasons(said: bytes) -> Iterator[int]:
 
     Servers name FailedSOPSequence also where it is empty.
     """
-    with suppress(ValueError, TypeError, AttributeError, LookupError):
+    with suppress(*_NONSENSE):
         document = json.loads(said or b"{}")
         for tag in (_FAILED, _OTHER_FAILURES):
             for item in document.get(tag, {}).get("Value") or ():
@@ -195,6 +199,7 @@ def _reasons(said: bytes) -> Iterator[int]:
 
 
 def _reason(item: Mapping[str, Any]) -> int:
-    """An item that does not say why may succeed the next time."""
-    values = item.get(_REASON, {}).get("Value") or [0x0110]
-    return int(values[0])
+    """An item that does not say why, or not in a number, may succeed the next time."""
+    with suppress(*_NONSENSE):
+        return int(item[_REASON]["Value"][0])
+    return 0x0110

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
 
 import httpx
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 
 from service.errors import NotFound, SourceUnavailable
 from service.intake.deidentify import is_uid
@@ -88,7 +88,7 @@ class Worklist:
         """UIDs of workitems in this state that are for us, at most 50. Raises SourceUnavailable."""
         query = {**self.settings.query, "ProcedureStepState": state, "limit": str(MOST_WORKITEMS)}
         status, said = await self._ask("GET", "workitems", query=query)
-        found = _documents(said) if status == httpx.codes.OK else []
+        found = await _documents(said) if status == httpx.codes.OK else []
         uids = [str(one.get("SOPInstanceUID", "")) for one in found]
         return tuple(uid for uid in uids if is_uid(uid))[:MOST_WORKITEMS]
 
@@ -108,8 +108,8 @@ class Worklist:
         _, said = await self._ask("GET", f"workitems/{uid}")
         return tuple(
             reference
-            for document in _documents(said)[:1]
-            for item in document.get("InputInformationSequence") or ()
+            for document in (await _documents(said))[:1]
+            for item in _items(document, "InputInformationSequence")
             for reference in _references(item)
         )[:MOST_INSTANCES]
 
@@ -178,8 +178,12 @@ class Worklist:
         return replaced_uid(f"{self.settings.name}/{uid}", self._key)
 
 
-def _documents(said: bytes) -> list[Any]:
-    """Datasets in the DICOM JSON model; what is something else is none."""
+async def _documents(said: bytes) -> list[Dataset]:
+    """Datasets in the DICOM JSON model, which is slow to read; what is something else is none."""
+    return await asyncio.to_thread(_read, said)
+
+
+def _read(said: bytes) -> list[Dataset]:
     try:
         found = json.loads(said or b"[]")
         several = found if isinstance(found, list) else [found]
@@ -189,10 +193,16 @@ def _documents(said: bytes) -> list[Any]:
         return []
 
 
-def _references(item: Any) -> Sequence[Reference]:
+def _items(document: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where the document calls something else by its name."""
+    value = document.get(keyword)
+    return list(value) if isinstance(value, Items) else []
+
+
+def _references(item: Dataset) -> Sequence[Reference]:
     """A series is fetched as a whole, unless instances of it are named."""
     study, series = str(item.get("StudyInstanceUID", "")), item.get("SeriesInstanceUID")
-    named = [one.get("ReferencedSOPInstanceUID") for one in item.get("ReferencedSOPSequence") or ()]
+    named = [one.get("ReferencedSOPInstanceUID") for one in _items(item, "ReferencedSOPSequence")]
     where = str(series) if series else None
     return [Reference(study, where, str(uid)) for uid in named] or [Reference(study, where)]
 

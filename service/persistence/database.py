@@ -1,9 +1,10 @@
 """The database: SQLite by default, PostgreSQL in production."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def _parsed(url: str) -> URL:
 
 def _open_sqlite(url: URL) -> Engine:
     try:
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        _make(Path(str(url.database)))
         engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, **_COMMON)
         event.listen(engine, "connect", _prepare_sqlite)
         with engine.connect() as connection:
@@ -133,6 +134,13 @@ def _open_sqlite(url: URL) -> Engine:
         reason = error.orig if isinstance(error, DBAPIError) else error.strerror
         raise Misconfigured(f"{_shown(url)} cannot be used: {reason}") from error
     return engine
+
+
+def _make(path: Path) -> None:
+    """A new database is for nobody else's eyes: SQLite would leave that to the umask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

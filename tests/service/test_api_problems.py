@@ -8,6 +8,9 @@ import pytest
 from builders import png_bytes
 from fakes import FakeRetriever
 from serving import Service, a_service, problem_of
+from starlette.types import Message
+
+from service.api import middleware
 
 TASK = {"task": "cxr-pneumonia"}
 
@@ -107,6 +110,86 @@ async def test_a_body_over_the_limit_is_refused_as_it_comes(
 
     assert (reply.status_code, problem_of(reply)) == (413, "body-too-large")
     assert len(sent) < 100
+
+
+@pytest.mark.parametrize(
+    "address", ["/v1/diagnoses", "/v1/sources/pacs/search", "/v1/diagnoses/x/review"]
+)
+async def test_a_document_is_small_however_large_images_may_be(home: Path, address: str) -> None:
+    """Megabytes of JSON stood between everybody else and the event loop for seconds."""
+    document = {str(number): 1 for number in range(100_000)}
+    async with a_service(home) as service:
+        reply = await service.client.post(address, json=document)
+
+    assert (reply.status_code, problem_of(reply)) == (413, "body-too-large")
+
+
+async def send_and_stop(service: Service, *pieces: bytes, then: asyncio.Event) -> int:
+    """The status that a sender gets who says nothing more until the event; speaks ASGI itself."""
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/diagnoses",
+        "query_string": b"",
+        "headers": [
+            (b"host", b"localhost"),
+            (b"content-type", b"multipart/form-data; boundary=line"),
+        ],
+        "client": ("127.0.0.1", 1),
+    }
+    coming = iter(pieces)
+    told: list[int] = []
+
+    async def receive() -> Message:
+        piece = next(coming, None)
+        if piece is None:
+            await then.wait()
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+    async def send(message: Message) -> None:
+        told.append(message.get("status", 0))
+
+    await service.app(scope, receive, send)
+    return told[0]
+
+
+async def test_bodies_that_wait_for_their_rest_hold_no_more_memory_than_there_is(
+    home: Path,
+) -> None:
+    head = b'--line\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    async with a_service(home, max_upload_bytes=10_000, max_concurrent_cases=2) as service:
+        left = asyncio.Event()
+        async with asyncio.TaskGroup() as together:
+            for _ in range(2):
+                together.create_task(send_and_stop(service, head, b"0" * 9000, then=left))
+            await asyncio.sleep(0.1)
+            refused = await service.client.post("/v1/diagnoses", files={"file": b"0" * 5000})
+            left.set()
+        afterwards = await service.diagnose()
+
+    assert (refused.status_code, problem_of(refused)) == (503, "overloaded")
+    assert int(refused.headers["retry-after"]) > 0
+    assert afterwards.status_code == 201
+
+
+async def test_who_stops_sending_is_not_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "SILENCE_SECONDS", 0.05)
+    async with a_service(home) as service, asyncio.timeout(10):
+        status = await send_and_stop(service, b"--line\r\n", then=asyncio.Event())
+
+    assert status == 408
+
+
+async def test_of_many_errors_the_first_are_told(home: Path) -> None:
+    document = {f"field{number}": 1 for number in range(1000)}
+    async with a_service(home) as service:
+        reply = await service.client.post("/v1/sources/pacs/search", json=document)
+
+    assert (reply.status_code, problem_of(reply)) == (422, "invalid-request")
+    assert len(reply.json()["errors"]) == 20
 
 
 async def test_a_wrong_address_or_method_is_a_problem_too(home: Path) -> None:

@@ -285,6 +285,7 @@ async def test_an_issuer_that_is_away_for_a_while_stops_nobody(
         {KEYS: {"keys": "none"}},
         {KEYS: b'{"keys": ["' + b"x" * 2_000_000},
         {KEYS: b"\xff\xfe"},
+        {KEYS: b"[" * 1_000_000},
     ],
 )
 async def test_an_issuer_that_says_something_odd_is_as_good_as_away(

@@ -102,6 +102,7 @@ async def test_redirects_are_not_followed(connect: Connect, origin: Origin) -> N
         Response('{"a": 1}'),
         Response('[{"0020000E": {"vr": "UI", "Value": ["../evil"]}}]'),
         Response("[" + " " * 5_000_000 + "]"),
+        Response("[" * 1_000_000),
     ],
 )
 async def test_answers_that_are_no_dicomweb_are_refused(

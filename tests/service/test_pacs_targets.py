@@ -12,6 +12,7 @@ from builders import a_task, sha256_of
 from dicom_files import dicom
 from listening import free_port
 from pacs_objects import a_header, an_explanation, read_back, told_everywhere
+from PIL import Image, ImageDraw
 from pydicom.uid import ComputedRadiographyImageStorage
 from pynetdicom import AE, evt
 
@@ -35,7 +36,10 @@ def stow(reply: Reply) -> StowTarget:
     return StowTarget(settings, httpx.MockTransport(reply))
 
 
-def failing(status: int, reason: int) -> Reply:
+INFINITE = '{"00081198": {"vr": "SQ", "Value": [{"00081197": {"Value": [Infinity]}}]}}'
+
+
+def failing(status: int, reason: object) -> Reply:
     failed = {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}
     return lambda _: httpx.Response(status, json={"00081198": failed})
 
@@ -58,6 +62,10 @@ async def test_what_stow_has_taken_has_arrived(reply: Reply) -> None:
     [
         (failing(409, 0xA700), DeliveryFailed),
         (failing(202, 0x0110), DeliveryFailed),
+        (failing(200, "A700"), DeliveryFailed),
+        (failing(200, 10**400), DeliveryFailed),
+        (lambda _: httpx.Response(200, text=INFINITE), DeliveryFailed),
+        (lambda _: httpx.Response(503, content=b"[" * 1_000_000), DeliveryFailed),
         (failing(409, 0xC000), DeliveryRefused),
         (lambda _: httpx.Response(503), DeliveryFailed),
         (lambda _: httpx.Response(401), DeliveryFailed),
@@ -181,6 +189,32 @@ def test_every_sort_is_written_where_it_is_wanted() -> None:
     assert mask.shape == (32, 24)
     assert mask[:12, :9].all()
     assert not mask[20:].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "sorts"),
+    [
+        ("", None, ["SR", "OT", "KO"]),
+        ("", "YES", ["SR", "KO"]),
+        ("DOE JANE 1947-08-11", None, ["SR", "KO"]),
+        ("DOE JANE 1947-08-11", "NO", ["SR", "OT", "KO"]),
+    ],
+)
+def test_no_picture_goes_outside_that_may_show_a_name(
+    text: str, said: str | None, sorts: list[str]
+) -> None:
+    canvas = Image.new("RGB", (300, 200), (60, 60, 60))
+    ImageDraw.Draw(canvas).text((8, 8), text, fill="white")
+    about = told_everywhere("fine")
+    header = a_header(BurnedInAnnotation=said).to_json_dict()
+    letter = Letter(about.id, 1, header, np.asarray(canvas))
+    wanted = ("sr", "capture", "key-object")
+
+    made = answer.objects(about, letter, a_task(), [an_explanation()], wanted, b"key")
+    inside = answer.objects(about, letter, a_task(), [an_explanation()], wanted)
+
+    assert [read_back(one).Modality for one in made] == sorts
+    assert [read_back(one).Modality for one in inside] == ["SR", "OT", "KO"]
 
 
 def test_an_image_without_identifiers_cannot_be_answered() -> None:

@@ -1,10 +1,13 @@
 """Workitems of a worklist: claimed once, performed, told of; gone on with after a stop."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from archive import Archive
 from builders import a_task, task_toml
@@ -12,18 +15,22 @@ from dicom_files import dicom
 from dicomweb_origin import Origin
 from fakes import FakeGeneralist
 from listening import listening
+from pydicom.dataelem import DataElement
 from serving import Service, a_service
 from ups_origin import IN_PROGRESS, UpsOrigin
 from waiting import until
 
+from service.api import performing as performing_module
 from service.errors import GeneralistUnavailable, Misconfigured
 from service.intake.limits import Limits
 from service.intake.sandbox import Sandbox
 from service.jobs import runner
-from service.settings import read_settings
+from service.pacs.ups import StepState, Worklist
+from service.settings import UpsWorklist, read_settings
 from specialists.task import Rule
 
 OF_A_CHEST = {"Modality": "DX", "BodyPartExamined": "CHEST"}
+INPUTS = 0x00404021  # InputInformationSequence
 WORKITEM, STUDY, IMAGE = "1.2.8.1", "1.2.3", "1.2.3.4.5"
 
 
@@ -128,6 +135,53 @@ async def test_workitem_that_cannot_be_done_is_canceled_with_the_reason(
     assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "CANCELED"]
     assert told.ProcedureStepProgressInformationSequence[0].ReasonForCancellation == reason
     assert archive.stored == {}
+
+
+async def test_workitem_that_is_none_is_canceled_and_stops_no_others(
+    home: Path, worklist: UpsOrigin, archive: Archive, settings: dict[str, Any]
+) -> None:
+    worklist.schedule("1.2.8.0", STUDY, IMAGE)
+    said = worklist.workitems["1.2.8.0"].told
+    said[INPUTS] = DataElement(INPUTS, "LO", ["no sequence"])
+    worklist.schedule(WORKITEM, STUDY, IMAGE)
+    async with performing(home, settings):
+        await ended(worklist)
+
+    assert worklist.workitems["1.2.8.0"].history == [IN_PROGRESS, "CANCELED"]
+    assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "COMPLETED"]
+
+
+async def test_workitem_that_nobody_foresaw_stops_no_others_and_is_canceled_in_the_end(
+    home: Path,
+    worklist: UpsOrigin,
+    archive: Archive,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
+    worklist.schedule("1.2.8.0", STUDY, IMAGE)
+    worklist.schedule(WORKITEM, STUDY, "1.2.3.9.1")
+    broken = FakeGeneralist(failure=RuntimeError("broken"))
+    async with performing(home, settings, generalist=broken):
+        await ended(worklist, "1.2.8.0")
+        await ended(worklist)
+
+    assert worklist.workitems["1.2.8.0"].history == [IN_PROGRESS, "CANCELED"]
+    assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "CANCELED"]
+
+
+async def test_a_long_worklist_is_read_beside_the_event_loop() -> None:
+    person = {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "A"}]}}
+    body = httpx.ByteStream(json.dumps([person] * 20_000).encode())
+    long = httpx.MockTransport(lambda _: httpx.Response(200, stream=body))
+    worklist = Worklist(UpsWorklist(name="ris", url="http://ris", source="pacs"), b"key", long)
+
+    looking, turns = asyncio.create_task(worklist.search(StepState.SCHEDULED)), 0
+    while not looking.done():
+        await asyncio.sleep(0.005)
+        turns += 1
+
+    assert turns > 10
 
 
 async def test_workitem_is_gone_on_with_by_the_next_service(

@@ -1,6 +1,7 @@
 """Stories of a service whose panel is elsewhere, and not always well. With a real one: e2e."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -116,6 +117,31 @@ async def test_a_panel_that_gives_no_answer_leaves_everyone_missing(
     assert said.predictions == ()
     assert [one.specialist for one in said.missing] == list(PANEL)
     assert all("Traceback" not in one.reason for one in said.missing)
+
+
+async def drip() -> AsyncIterator[bytes]:
+    while True:
+        await asyncio.sleep(0.02)
+        yield b"."
+
+
+async def garbled() -> AsyncIterator[bytes]:
+    yield b"not gzip"
+
+
+@pytest.mark.parametrize(("headers", "body"), [({}, drip), ({"content-encoding": "gzip"}, garbled)])
+async def test_a_panel_that_trickles_or_garbles_leaves_everyone_missing_too(
+    headers: dict[str, str], body: Callable[[], AsyncIterator[bytes]]
+) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=headers, content=body()))
+    remote = RemoteSpecialists("http://panel", timeout_seconds=0.1, transport=transport)
+
+    async with asyncio.timeout(10):
+        said = await remote.consult(PIXELS, TASK)
+        panel = await remote.load(TASK)
+    await remote.close()
+
+    assert len(said.missing) == len(panel.missing) == len(PANEL)
 
 
 async def test_nobody_there_leaves_everyone_missing_too() -> None:

@@ -194,6 +194,16 @@ def test_any_diagnosis_survives_the_journey_through_json(
     assert isinstance(decoded.final.probabilities, tuple)
 
 
+def test_a_new_database_is_for_nobody_elses_eyes(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/new/gsco.db")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE results (report TEXT)")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()}
+    engine.dispose()
+
+    assert modes == dict.fromkeys(("gsco.db", "gsco.db-wal", "gsco.db-shm"), 0o600)
+
+
 @pytest.mark.parametrize(
     "url", ["", "nonsense", "mysql://host/db", "sqlite://", "sqlite:///:memory:", "oracle://x"]
 )

@@ -178,6 +178,7 @@ def test_addresses_at_or_below_an_allowed_one_may_be_told(url: str) -> None:
         "https://ris.example.org/hooksome",
         "https://ris.example.org/hooks/../admin",
         "https://ris.example.org/hooks/%2e%2e/admin",
+        "https://ris.example.org/hooks/..;/admin",
         "https://ris.example.org/hooks\\..\\admin",
         "https://ris.example.org/",
         "https://ris.example.org.evil.example/hooks",

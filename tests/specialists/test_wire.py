@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from specialists import wire
 from specialists.errors import InvalidMessage
@@ -85,6 +86,10 @@ def test_embeddings_cost_four_bytes_a_number(task: Task) -> None:
         {"embeddings": (Embedding("vgg16", "a" * 64, np.array([np.nan], np.float32)),)},
         {"embeddings": (Embedding("vgg16", "a" * 64, np.zeros((2, 2), np.float32)),)},
         {"predictions": (SpecialistPrediction("vgg16", (1.0,), "a" * 64),)},
+        {"predictions": (SpecialistPrediction("vgg16", (np.nan, 0.9), "a" * 64),)},
+        {"predictions": (SpecialistPrediction("vgg16", (0.1, 9.0), "a" * 64),)},
+        {"missing": (MissingSpecialist("made up", "to be a new series of each figure"),)},
+        {"segmentations": (Segmentation("unet", "lesion", "b", np.inf, 1, (), 0.8),)},
         {"task": "another"},
     ],
 )
@@ -93,6 +98,52 @@ def test_what_does_not_fit_together_is_refused(task: Task, spoilt: dict[str, obj
 
     with pytest.raises(InvalidMessage):
         wire.read_consultation(body, task)
+
+
+def test_nobody_is_heard_twice_or_uninvited(task: Task) -> None:
+    once = a_consultation(task)
+    twice = replace(
+        once, predictions=once.predictions * 2, embeddings=once.embeddings * 2, missing=()
+    )
+    other = replace(
+        once,
+        predictions=(replace(once.predictions[0], specialist="made up"),),
+        embeddings=(replace(once.embeddings[0], specialist="made up"),),
+    )
+
+    for said in (twice, other):
+        with pytest.raises(InvalidMessage):
+            wire.read_consultation(wire.consultation(said), task)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float64),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
+def test_what_is_no_image_spoils_nobodys_batch(task: Task, spoilt: np.ndarray) -> None:
+    with pytest.raises(InvalidMessage):
+        wire.read_question(wire.question(task, spoilt))
+
+
+@pytest.mark.parametrize("spoilt", [{"probability": np.nan}, {"probability": "high"}, {"more": 1}])
+def test_an_explanation_says_what_explanations_say(spoilt: dict[str, object]) -> None:
+    told = {"specialist": "vgg16", "weights_sha256": "a", "label": "dark", "layer": "features.30"}
+    body = wire.pack({**told, "probability": 0.9, **spoilt}, {"grid": np.eye(3, dtype=np.float32)})
+
+    with pytest.raises(InvalidMessage):
+        wire.read_explanation(body)
+
+
+def test_a_document_without_end_is_no_message() -> None:
+    nested = np.frombuffer(b"[" * 1_000_000, np.uint8)
+
+    with pytest.raises(InvalidMessage):
+        wire.read_question(save({"document": nested}))
 
 
 def test_pickle_is_no_message() -> None:
