@@ -23,9 +23,10 @@ from service.api.tasks import TaskFolder
 from service.errors import Misconfigured
 from service.generalist import template as templates
 from service.identity import rates
-from service.identity.configured import token_rules
+from service.identity.configured import public_client, token_rules
 from service.identity.gate import opened_gate
 from service.identity.rates import Rates
+from service.identity.sign_in import opened_sign_in
 from service.jobs import office as jobs
 from service.jobs import webhooks
 from service.jobs.cases import Limits
@@ -50,7 +51,7 @@ def create_app(
     """
     # What is set wrongly stops here, not in the server's start.
     templates.find(settings.prompt_template)
-    tokens = token_rules(settings)
+    tokens, client = token_rules(settings), public_client(settings)
     rates.parse(settings.rate_limit)
     terms = _terms(settings)
     if not structlog.is_configured():
@@ -92,6 +93,7 @@ def create_app(
                 gate=await stack.enter_async_context(opened_gate(tokens, running.keys)),
                 rates=Rates(settings.rate_limit),
                 sources=await stack.enter_async_context(opened_sources(settings)),
+                sign_in=await stack.enter_async_context(opened_sign_in(client)),
             )
             app.state.serving = serving
             await stack.enter_async_context(performing(serving, watch))

@@ -185,6 +185,10 @@ class Settings(BaseSettings):
     oidc_roles: Names = Field(
         (), description="WORD=role for each word of the issuer; default: its words are our roles"
     )
+    oidc_client_id: str = Field(
+        "", description="of the page at the issuer, a public client: people sign in there"
+    )
+    oidc_scopes: Names = Field(("openid",), description="that the page asks the issuer for")
 
     generalist_engine: Literal["embedded", "vllm"] = "embedded"
     generalist_path: Path = Field(NANO_GENERALIST, description="checkpoint of the embedded engine")
@@ -352,6 +356,8 @@ class Settings(BaseSettings):
         if self.authentication and self.allow_anonymous:
             raise ValueError(f"{PREFIX}AUTHENTICATION and {PREFIX}ALLOW_ANONYMOUS: set one of them")
         if not self.oidc_issuer:
+            if self.oidc_client_id:
+                raise ValueError(f"{PREFIX}OIDC_CLIENT_ID needs {PREFIX}OIDC_ISSUER")
             return self
         if not self.oidc_audience:
             raise ValueError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}OIDC_AUDIENCE")

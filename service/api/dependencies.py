@@ -19,6 +19,7 @@ from service.audit.event import Event
 from service.domain import Diagnosis
 from service.identity.gate import Gate, Keys
 from service.identity.rates import Rates
+from service.identity.sign_in import SignIn
 from service.intake.deidentify import DicomReferences
 from service.intake.result import IntakeResult
 from service.intake.viewable import Frame
@@ -189,6 +190,7 @@ class Serving:
     gate: Gate
     rates: Rates
     sources: Mapping[str, DicomwebClient] = field(default_factory=dict)
+    sign_in: SignIn | None = None
 
     @property
     def jobs(self) -> CaseJobs:

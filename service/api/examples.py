@@ -291,6 +291,13 @@ JOB: dict[str, Any] = {
 
 CALLER: dict[str, Any] = {"name": "key:5f1c0a9b2d3e", "scopes": ["read", "submit"]}
 
+SIGN_IN: dict[str, Any] = {
+    "client_id": "gsco-page",
+    "authorization_endpoint": "https://idp.example.org/authorize",
+    "token_endpoint": "https://idp.example.org/token",
+    "scopes": ["openid"],
+}
+
 SOURCES: dict[str, Any] = {"sources": ["hospital"]}
 
 INSTANCES: dict[str, Any] = {

@@ -8,7 +8,9 @@ from importlib.resources import files
 from fastapi import APIRouter, Request, Response
 
 from service.api.access import PUBLIC
-from service.errors import NotFound
+from service.api.dependencies import ServingDep
+from service.errors import IssuerUnavailable, NotFound
+from service.identity.sign_in import SignIn
 
 MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -31,7 +33,6 @@ POLICY = "; ".join(
     )
 )
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -45,13 +46,17 @@ router = APIRouter(include_in_schema=False, dependencies=[PUBLIC])
 class PageFile:
     content: bytes
     media_type: str
-    tag: str
+    sha256: str
+
+    def tag(self, policy: str) -> str:
+        """Another policy is another tag: browsers keep the old one with a page that is 304."""
+        return f'"{hashlib.sha256(f"{self.sha256} {policy}".encode()).hexdigest()[:32]}"'
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def page(request: Request) -> Response:
-    """The page itself."""
-    return _respond(request, "index.html")
+async def page(request: Request, serving: ServingDep) -> Response:
+    """The page itself; where people sign in at an issuer, it may fetch their tokens there."""
+    return _respond(request, "index.html", await _policy(serving.sign_in))
 
 
 @router.api_route("/web/{name}", methods=["GET", "HEAD"])
@@ -60,12 +65,22 @@ async def page_file(name: str, request: Request) -> Response:
     return _respond(request, name)
 
 
-def _respond(request: Request, name: str) -> Response:
+async def _policy(sign_in: SignIn | None) -> str:
+    if sign_in is None:
+        return POLICY
+    try:
+        origin = (await sign_in.endpoints()).token_origin
+    except IssuerUnavailable:
+        return POLICY
+    return POLICY.replace("connect-src 'self'", f"connect-src 'self' {origin}")
+
+
+def _respond(request: Request, name: str, policy: str = POLICY) -> Response:
     file = page_files().get(name)
     if file is None:
         raise NotFound(f"the page has no file {name[:64]!r}")
-    headers = {**HEADERS, "ETag": file.tag}
-    if request.headers.get("if-none-match") == file.tag:
+    headers = {**HEADERS, "Content-Security-Policy": policy, "ETag": file.tag(policy)}
+    if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     return Response(file.content, media_type=file.media_type, headers=headers)
 
@@ -82,4 +97,4 @@ def page_files() -> dict[str, PageFile]:
 
 def _read(name: str, content: bytes) -> PageFile:
     kind = MEDIA_TYPES[name.rpartition(".")[2]]
-    return PageFile(content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return PageFile(content, kind, hashlib.sha256(content).hexdigest())

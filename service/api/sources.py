@@ -61,7 +61,7 @@ async def list_sources(serving: ServingDep) -> SourcesResponse:
     "/{name}/search",
     summary="List the instances of a study",
     dependencies=[needs(Scope.SUBMIT)],
-    responses=problems.responses(404, 422, 500, 502),
+    responses=problems.responses(400, 404, 413, 422, 500, 502),
 )
 async def search_source(
     name: Annotated[str, Path(max_length=64)],

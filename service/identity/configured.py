@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from service.errors import Misconfigured
 from service.identity.caller import Role
 from service.identity.issuer import is_loopback, safe_url
+from service.identity.sign_in import PublicClient
 from service.identity.tokens import ALGORITHMS, Rules
 from service.settings import PREFIX, Settings
 
@@ -35,6 +36,13 @@ def token_rules(settings: Settings) -> Rules | None:
         _roles(settings.oidc_roles),
         settings.oidc_jwks_url,
     )
+
+
+def public_client(settings: Settings) -> PublicClient | None:
+    """The page as a client of the issuer, None where people do not sign in there."""
+    if not settings.oidc_client_id:
+        return None
+    return PublicClient(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_scopes)
 
 
 def _algorithms(names: Sequence[str]) -> tuple[str, ...]:

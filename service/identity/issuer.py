@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 5.0
 LARGEST_DOCUMENT = 1024 * 1024
 MOST_KEYS = 100
 ASYMMETRIC = frozenset({"RSA", "EC", "OKP"})
-_UNUSABLE = (httpx.HTTPError, TimeoutError, ValueError, RecursionError, Misconfigured)
+UNUSABLE = (httpx.HTTPError, TimeoutError, ValueError, RecursionError, Misconfigured)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -89,37 +89,45 @@ class SigningKeys:
             self._asked_at = self._clock()
             try:
                 self._keys = _usable(await self._fetch())
-            except _UNUSABLE as error:
+            except UNUSABLE as error:
                 log.warning("the issuer's keys could not be fetched", reason=type(error).__name__)
                 return
             self._fetched_at = self._clock()
 
     async def _fetch(self) -> Any:
-        if self._jwks_url:
-            return await self._get(self._jwks_url)
-        address = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
-        document = await self._get(address)
-        if document.get("issuer") != self._issuer:
-            raise ValueError("the discovery document is another issuer's")
-        return await self._get(safe_url(str(document.get("jwks_uri"))))
+        address = self._jwks_url
+        if not address:
+            document = await discovered(self._issuer, self._client)
+            address = safe_url(str(document.get("jwks_uri")))
+        return await _get(self._client, address)
 
-    async def _get(self, url: str) -> dict[str, Any]:
-        """A JSON object of reasonable size; raises ValueError for anything else."""
-        body = b""
-        async with (
-            asyncio.timeout(TIMEOUT_SECONDS),
-            self._client.stream("GET", url, timeout=TIMEOUT_SECONDS) as response,
-        ):
-            if response.status_code != httpx.codes.OK:
-                raise ValueError(f"status {response.status_code}")
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > LARGEST_DOCUMENT:
-                    raise ValueError("the document is too large")
-        document = json.loads(body)
-        if not isinstance(document, dict):
-            raise ValueError("not a JSON object")  # noqa: TRY004 - a value from outside
-        return document
+
+async def discovered(issuer: str, client: httpx.AsyncClient) -> dict[str, Any]:
+    """The issuer's discovery document; raises one of UNUSABLE where it is none."""
+    address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+    document = await _get(client, address)
+    if document.get("issuer") != issuer:
+        raise ValueError("the discovery document is another issuer's")
+    return document
+
+
+async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """A JSON object of reasonable size; raises ValueError for anything else."""
+    body = b""
+    async with (
+        asyncio.timeout(TIMEOUT_SECONDS),
+        client.stream("GET", url, timeout=TIMEOUT_SECONDS) as response,
+    ):
+        if response.status_code != httpx.codes.OK:
+            raise ValueError(f"status {response.status_code}")
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > LARGEST_DOCUMENT:
+                raise ValueError("the document is too large")
+    document = json.loads(body)
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - a value from outside
+    return document
 
 
 def safe_url(url: str) -> str:

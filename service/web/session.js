@@ -1,7 +1,9 @@
 // Who the reader is: a key or token, kept by this tab until it is closed, and what it may do.
-// It travels in one header and nowhere else: no address, cookie or log holds it.
+// It travels in one header and nowhere else: no address, cookie or log holds it. A token comes from
+// the reader, or from the issuer where people sign in at one.
 
 import { button, byId, fill, h } from "./dom.js";
+import * as issuer from "./issuer.js";
 import { listen, Problem, read } from "./service.js";
 
 const KEPT = "gsco-credential";
@@ -10,13 +12,28 @@ const WELL_FORMED = /^[\x21-\x7e]{1,16384}$/;
 let credential = recalled();
 let scopes = [];
 let entered;
+let failure = null; // of the sign-in that the reader comes back from
 
 // Resolves once the service knows who asks: at once, or after the reader has signed in.
 export const known = new Promise((resolve) => (entered = resolve));
 
-export function begin() {
+export async function begin() {
   listen({ headers, refused: askWho });
+  await comeBack();
   return enter();
+}
+
+// A sign-in that failed takes nothing from a reader who is signed in.
+async function comeBack() {
+  try {
+    const token = await issuer.returned();
+    if (token === null) return;
+    if (!WELL_FORMED.test(token)) throw new Problem("The issuer gave this page no token: try again, or use a key.");
+    remember(token);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    failure = error;
+  }
 }
 
 export const may = (scope) => scopes.includes(scope);
@@ -39,6 +56,7 @@ async function enter() {
 
 // What a caller may not do is not offered: the style sheet hides what needs another scope.
 function know(caller) {
+  failure = null;
   scopes = caller.scopes;
   document.body.dataset.may = scopes.join(" ");
   fill(byId("caller"), credential && [
@@ -49,21 +67,30 @@ function know(caller) {
 // Asks for another key or token; what is on the screen stays.
 function askWho(problem) {
   const dialog = byId("sign-in");
-  const hadOne = credential !== null;
+  const said = failure ?? (credential !== null && problem);
+  failure = null;
   remember(null);
   const field = h("input", { type: "password", autocomplete: "off", required: true, maxlength: "16384", "aria-describedby": "sign-in-told" });
-  const told = h("p", { id: "sign-in-told", role: "alert" }, hadOne && problem.message);
+  const told = h("p", { id: "sign-in-told", role: "alert" }, said && said.message);
+  const atIssuer = h("div", {});
+  offerIssuer(atIssuer, told);
   fill(dialog, h("form", { onsubmit: (event) => {
     event.preventDefault();
     present(field.value.trim(), told);
   } },
   h("h2", { id: "sign-in-title" }, "Sign in"),
+  atIssuer,
   h("label", { class: "block" }, "API key or token", field),
   told,
   h("p", { class: "muted" }, "Kept by this tab until it is closed. Whoever runs this service makes keys with gsco keys create."),
   h("div", { class: "row" }, h("button", { type: "submit", class: "primary" }, "Sign in"))));
   fill(byId("caller"), button("Sign in", () => dialog.showModal(), { class: "quiet" }));
   if (!dialog.open) dialog.showModal();
+}
+
+async function offerIssuer(place, told) {
+  const offer = await issuer.offered();
+  if (offer) fill(place, button("Use your hospital account", () => issuer.leave(offer).catch((error) => (told.textContent = error.message)), { class: "primary" }));
 }
 
 function present(text, told) {

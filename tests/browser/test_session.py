@@ -1,14 +1,16 @@
 """Stories of readers whom the service asks who they are."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser_page import Serve, answer, drop, faults
 from builders import png_bytes
 from callers import a_key
 from databases import kept_in
-from issuer import AUDIENCE, an_issuer
+from issuer import AUDIENCE, CLIENT, Issuer, an_issuer
 from playwright.sync_api import Page, expect
 
 from service.identity.caller import Scope
@@ -139,3 +141,112 @@ def test_whoever_is_not_asked_sees_no_sign_in(serve: Serve, page: Page) -> None:
 
     expect(page.get_by_label("Task").first).to_have_value("cxr-pneumonia")
     expect(page.locator("#caller")).to_be_empty()
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with an_issuer() as issuer:
+        yield issuer
+
+
+def with_sign_in(issuer: Issuer) -> dict[str, Any]:
+    return {
+        **ASKING,
+        "oidc_issuer": issuer.url,
+        "oidc_audience": AUDIENCE,
+        "oidc_client_id": CLIENT,
+    }
+
+
+def use_account(page: Page) -> None:
+    page.get_by_role("button", name="Use your hospital account").click()
+
+
+def test_a_reader_signs_in_at_the_issuer(serve: Serve, issuer: Issuer, page: Page) -> None:
+    address = serve(with_sign_in(issuer))
+    page.goto(f"{address}/#/worklist")
+    expect(page.get_by_role("button", name="Use your hospital account")).to_be_visible()
+    assert faults(page) == []
+
+    use_account(page)
+
+    expect(page.locator("#caller")).to_contain_text("user:dr-house")
+    assert page.url == f"{address}/#/worklist"
+    page.reload()
+    expect(page.locator("#caller")).to_contain_text("user:dr-house")
+
+    page.goto(f"{address}/?code=unasked&state=unasked")
+    expect(page.locator("#caller")).to_contain_text("user:dr-house")
+    assert page.url == f"{address}/"
+
+
+@pytest.mark.parametrize(
+    ("returns", "sentence"),
+    [
+        ({"state": "another"}, "This sign-in was not begun in this tab: sign in again."),
+        ({"code": "guessed"}, "The issuer refused the sign-in (invalid_grant): sign in again."),
+    ],
+)
+def test_an_answer_to_another_sign_in_is_refused(
+    serve: Serve, issuer: Issuer, page: Page, returns: dict[str, str], sentence: str
+) -> None:
+    issuer.returns = returns
+    address = serve(with_sign_in(issuer))
+    page.goto(address)
+
+    use_account(page)
+
+    expect(page.locator("#sign-in-told")).to_have_text(sentence)
+    assert "code=" not in page.url
+    assert page.evaluate("JSON.stringify({...sessionStorage})") == "{}"
+
+
+@pytest.mark.parametrize("answer", [None, 7, "<b>", "two words", "x" * 20_000])
+def test_what_is_no_token_is_not_kept(
+    serve: Serve, issuer: Issuer, page: Page, answer: object
+) -> None:
+    issuer.tokens = {"access_token": answer}
+    page.goto(serve(with_sign_in(issuer)))
+
+    use_account(page)
+
+    expect(page.locator("#sign-in-told")).not_to_be_empty()
+    assert page.evaluate("sessionStorage.getItem('gsco-credential')") is None
+
+
+def test_a_token_of_another_sign_in_is_refused(serve: Serve, issuer: Issuer, page: Page) -> None:
+    issuer.id_claims = {"nonce": "another"}
+    page.goto(serve(with_sign_in(issuer)))
+
+    use_account(page)
+
+    expect(page.locator("#sign-in-told")).to_contain_text("another sign-in than this one")
+    expect(page.get_by_label("API key or token")).to_be_visible()
+
+
+def test_a_case_is_still_there_after_a_token_has_expired(
+    serve: Serve, issuer: Issuer, page: Page
+) -> None:
+    page.goto(serve(with_sign_in(issuer)))
+    use_account(page)
+    expect(page.locator("#caller")).to_contain_text("user:dr-house")
+    drop(page, png_bytes())
+    expect(answer(page)).to_be_visible()
+
+    expired = issuer.token("submitter", exp=int(time.time()) - 60)
+    page.evaluate("(token) => sessionStorage.setItem('gsco-credential', token)", expired)
+    page.reload()
+    expect(page.get_by_role("dialog")).to_contain_text("The token has expired")
+    use_account(page)
+
+    expect(answer(page)).to_be_visible()
+
+
+def test_while_the_issuer_is_away_only_a_key_is_asked_for(
+    serve: Serve, issuer: Issuer, key_for: KeyFor, page: Page
+) -> None:
+    issuer.status = 500
+    page.goto(serve(with_sign_in(issuer)))
+    sign_in(page, key_for(Scope.READ))
+
+    expect(page.locator("#caller")).to_contain_text("key:")

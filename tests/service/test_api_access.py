@@ -59,7 +59,7 @@ def test_routes_that_share_an_address_ask_for_the_same(home: Path) -> None:
 def test_few_routes_are_open_to_everybody(home: Path) -> None:
     public = {address for _, address, rule in routes_of(the_app(home)) if rule.is_public}
 
-    assert public == {"/openapi.json", "/livez", "/readyz", "/", "/web/0"}
+    assert public == {"/openapi.json", "/livez", "/readyz", "/", "/web/0", "/v1/sign-in"}
 
 
 async def test_nobody_gets_in_without_credentials(home: Path) -> None:

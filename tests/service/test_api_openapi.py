@@ -60,6 +60,7 @@ async def test_lists_every_address(home: Path) -> None:
         "/v1/jobs/{id}",
         "/v1/tasks",
         "/v1/tasks/{name}",
+        "/v1/sign-in",
         "/v1/sources",
         "/v1/sources/{name}/search",
         "/v1/specialists",
