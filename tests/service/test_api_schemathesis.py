@@ -87,8 +87,8 @@ class Conversation:
     def ask(self, case: Case) -> None:
         reply = case.call(headers=self.headers)
         self.statuses[reply.status_code] += 1
-        if reply.status_code in {201, 202}:
-            self.ids.append(reply.json().get("id", ""))
+        if reply.status_code in {201, 202} and "id" in reply.json():
+            self.ids.append(reply.json()["id"])
         try:
             case.validate_response(reply, checks=CHECKS)
             assert reply.status_code < 500 or reply.status_code == 503
