@@ -27,6 +27,7 @@ def tab_to(page: Page, text: str, most: int = 60) -> None:
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_axe_finds_nothing_in_a_case(demo: str, page: Page, theme: str) -> None:
     page.goto(demo)
+    page.get_by_role("heading", level=1).wait_for()  # the page's scripts have begun
     if theme == "light":
         page.get_by_role("button", name="Light").click()
     assert faults(page) == []
