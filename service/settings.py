@@ -17,16 +17,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     IPvAnyAddress,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
-    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -34,16 +31,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import Misconfigured
+from service.servers import AeTitle, DicomwebSource, PacsTarget, UpsWorklist
 
 PREFIX = "GSCO_"
 SECRETS = PREFIX + "SECRETS_FOLDER"
 NANO_GENERALIST = Path(__file__).parent / "generalist" / "nano"
 MEBIBYTE = 1024 * 1024
 _KUBERNETES_LINK = re.compile(r"GSCO_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)")
-
-
-_NAME = r"^[A-Za-z0-9._-]{1,64}$"
-_URL = r"^https?://[^\s/?#@]+(/[^\s?#]*)?$"
 
 
 def _names(value: Any) -> Any:
@@ -71,76 +65,8 @@ def _json(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
-AeTitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True)]
 AeTasks = Annotated[dict[AeTitle, str], NoDecode, BeforeValidator(_pairs)]
 AePeers = Annotated[dict[AeTitle, IPvAnyAddress], NoDecode, BeforeValidator(_pairs)]
-
-
-class DicomwebSource(BaseModel):
-    """A PACS that images are fetched from; `name` is what callers know it by."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: str = Field(pattern=_NAME)
-    url: str = Field(pattern=_URL, repr=False)
-    user: str = ""
-    password: SecretStr = SecretStr("")
-    token: SecretStr = SecretStr("")
-    timeout_seconds: PositiveFloat = 60.0
-
-
-class PacsTarget(BaseModel):
-    """A PACS that results go to: by STOW-RS to its `url`, or by C-STORE to its `ae_title`.
-
-    `objects` are the sorts that it gets; a key object only where a diagnosis needs review.
-    `senders` are the AE titles and sources whose images it is told of; none: everybody's. What
-    goes `outside` names nobody.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: str = Field(pattern=_NAME)
-    url: str = Field("", pattern=f"^$|{_URL}", repr=False)
-    user: str = ""
-    password: SecretStr = SecretStr("")
-    token: SecretStr = SecretStr("")
-    ae_title: AeTitle | None = None
-    host: str = ""
-    port: int = Field(104, ge=1, le=65535)
-    calling_ae_title: AeTitle = "GSCO"
-    timeout_seconds: PositiveFloat = 60.0
-    objects: tuple[Literal["sr", "capture", "segmentation", "key-object"], ...] = Field(
-        ("sr", "capture"), min_length=1
-    )
-    senders: tuple[str, ...] = ()
-    outside: bool = False
-
-    @model_validator(mode="after")
-    def _has_one_address(self) -> Self:
-        if bool(self.url) == bool(self.ae_title) or bool(self.host) != bool(self.ae_title):
-            raise ValueError(f"target {self.name!r} needs either a url, or an ae_title and a host")
-        return self
-
-
-class UpsWorklist(BaseModel):
-    """A worklist (UPS-RS) whose workitems are performed; `source` has the images that they name.
-
-    `query` restricts which are ours, such as {"WorklistLabel": "GSCO"}. Without a `task`, the
-    tasks' rules choose.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: str = Field(pattern=_NAME)
-    url: str = Field(pattern=_URL, repr=False)
-    source: str
-    user: str = ""
-    password: SecretStr = SecretStr("")
-    token: SecretStr = SecretStr("")
-    task: str = ""
-    query: dict[str, str] = Field(default_factory=dict)
-    poll_seconds: float = Field(10.0, ge=0.1)
-    timeout_seconds: PositiveFloat = 60.0
 
 
 Sources = Annotated[tuple[DicomwebSource, ...], NoDecode, BeforeValidator(_json)]

@@ -16,7 +16,7 @@ import httpx
 from service.errors import ImageTooLarge, InvalidInput, NotFound, SourceUnavailable
 from service.intake.deidentify import is_uid
 from service.pacs import multipart
-from service.settings import DicomwebSource, PacsTarget, UpsWorklist
+from service.servers import DicomwebServer, DicomwebSource
 
 MOST_INSTANCES = 64
 _JSON = "application/dicom+json"
@@ -63,14 +63,7 @@ class DicomwebClient:
         self.name = source.name
         self._max = max_instance_bytes
         self._seconds = source.timeout_seconds
-        self._http = httpx.AsyncClient(
-            base_url=source.url.rstrip("/") + "/",
-            timeout=source.timeout_seconds,
-            follow_redirects=False,
-            trust_env=False,
-            transport=transport,
-            **authorised(source),
-        )
+        self._http = opened(source, transport)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -168,8 +161,19 @@ class DicomwebClient:
         return SourceUnavailable(f"source {self.name!r} answered with something else than DICOMweb")
 
 
-def authorised(server: DicomwebSource | PacsTarget | UpsWorklist) -> dict[str, Any]:
-    """What httpx is told of who we are there: a user with a password, a token, or nothing."""
+def opened(server: DicomwebServer, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    """What asks a server of the settings, as whom they say, and nobody else."""
+    return httpx.AsyncClient(
+        base_url=server.url.rstrip("/") + "/",
+        timeout=server.timeout_seconds,
+        follow_redirects=False,
+        trust_env=False,
+        transport=transport,
+        **_authorised(server),
+    )
+
+
+def _authorised(server: DicomwebServer) -> dict[str, Any]:
     token = server.token.get_secret_value()
     if token:
         return {"headers": {"Authorization": f"Bearer {token}"}}

@@ -28,7 +28,8 @@ from service.pacs.outbox import Letter, Outbox, Report
 from service.pacs.targets import Target, target_of
 from service.persistence import erasure
 from service.persistence.database import writing
-from service.settings import PacsTarget, Settings
+from service.servers import PacsTarget
+from service.settings import Settings
 from specialists.errors import SpecialistUnavailable, UnknownBackbone, UnknownLabel
 from specialists.prediction import Explanation, Heat, Pixels
 from specialists.task import Task

@@ -20,8 +20,8 @@ from pynetdicom import AE
 
 from service.errors import DeliveryFailed, DeliveryRefused
 from service.pacs import multipart
-from service.pacs.client import authorised
-from service.settings import PacsTarget
+from service.pacs.client import opened
+from service.servers import PacsTarget
 
 _ASSOCIATIONS = 4
 _JSON = "application/dicom+json"
@@ -62,14 +62,7 @@ class StowTarget:
         self, settings: PacsTarget, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self.settings = settings
-        self._http = httpx.AsyncClient(
-            base_url=settings.url.rstrip("/") + "/",
-            timeout=settings.timeout_seconds,
-            follow_redirects=False,
-            trust_env=False,
-            transport=transport,
-            **authorised(settings),
-        )
+        self._http = opened(settings, transport)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -20,10 +20,10 @@ from pydicom.sequence import Sequence as Items
 from service.errors import NotFound, SourceUnavailable
 from service.intake.deidentify import is_uid
 from service.pacs.basic_profile import replaced_uid
-from service.pacs.client import MOST_INSTANCES, Reference, authorised
+from service.pacs.client import MOST_INSTANCES, Reference, opened
 from service.pacs.concepts import SCHEME
 from service.pacs.source import discreet
-from service.settings import UpsWorklist
+from service.servers import UpsWorklist
 
 MOST_WORKITEMS = 50
 _JSON = "application/dicom+json"
@@ -72,14 +72,7 @@ class Worklist:
     ) -> None:
         self.settings = settings
         self._key = key
-        self._http = httpx.AsyncClient(
-            base_url=settings.url.rstrip("/") + "/",
-            timeout=settings.timeout_seconds,
-            follow_redirects=False,
-            trust_env=False,
-            transport=transport,
-            **authorised(settings),
-        )
+        self._http = opened(settings, transport)
 
     async def close(self) -> None:
         await self._http.aclose()

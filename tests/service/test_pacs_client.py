@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from service.errors import ImageTooLarge, InvalidInput, NotFound, SourceUnavailable
 from service.intake.decoder import decode
 from service.pacs.client import DicomwebClient, Found, Reference
-from service.settings import DicomwebSource
+from service.servers import DicomwebSource
 
 STUDY = Reference("1.2.3")
 

@@ -21,7 +21,8 @@ from service.errors import DeliveryFailed, DeliveryRefused, Misconfigured
 from service.pacs import answer
 from service.pacs.outbox import Letter
 from service.pacs.targets import AeTarget, StowTarget
-from service.settings import PacsTarget, read_settings
+from service.servers import PacsTarget
+from service.settings import read_settings
 from specialists.prediction import Segmentation
 from specialists.task import Concept, Label
 

@@ -26,7 +26,8 @@ from service.intake.limits import Limits
 from service.intake.sandbox import Sandbox
 from service.jobs import runner
 from service.pacs.ups import StepState, Worklist
-from service.settings import UpsWorklist, read_settings
+from service.servers import UpsWorklist
+from service.settings import read_settings
 from specialists.task import Rule
 
 OF_A_CHEST = {"Modality": "DX", "BodyPartExamined": "CHEST"}
