@@ -1,11 +1,13 @@
 """Fixtures that several test folders share."""
 
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import postgres
 import pytest
+import structlog
 from builders import a_task, task_toml
 from databases import a_database, served_by, url_of
 from sqlalchemy import Engine
@@ -17,6 +19,18 @@ from service import telemetry
 def _quiet_log() -> None:
     """Logs as in production, to nowhere; the default takes seconds to draw a traceback."""
     telemetry.configure_logging("warning", stream=io.StringIO())
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What this process logs, down to the last detail, as JSON lines."""
+    root, stream = logging.getLogger(), io.StringIO()
+    handlers, level, configuration = list(root.handlers), root.level, structlog.get_config()
+    telemetry.configure_logging("debug", stream=stream)
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**configuration)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from builders import a_report_task, a_task, png_bytes, task_toml
 from fakes import FakeGeneralist, FakeIntake, FakeRetriever, FakeSpecialists, FakeStore
 from serving import a_service, problem_of
 
-from service import telemetry
 from service.app import create_app
 from service.errors import (
     GeneralistUnavailable,
@@ -176,18 +174,6 @@ async def test_figures_tell_of_diagnoses_but_of_no_patient(home: Path) -> None:
     assert 'route="/v1/diagnoses/{id}",status="200"' in figures
     assert "doe" not in figures.lower()
     assert reply.json()["id"] not in figures
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What this process logs, as JSON lines."""
-    root, stream = logging.getLogger(), io.StringIO()
-    handlers, level, configuration = list(root.handlers), root.level, structlog.get_config()
-    telemetry.configure_logging("debug", stream=stream)
-    yield stream
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**configuration)
 
 
 def lines_of(log: io.StringIO) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """The command line: exit codes, one sentence per failure, JSON on stdout and nothing else."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,14 @@ from builders import (
     some_evidence,
     task_toml,
 )
+from command_line import over
 
 from service.api.schemas import diagnosis_response
 from service.api.schemas_text import answer_response, report_response
 from service.cli import diagnosis_view, text_view
-from service.cli.main import main
 from service.demo.tasks import demo_tasks, toml
 
 Capture = pytest.CaptureFixture[str]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -44,13 +36,7 @@ def gsco(tmp_path: Path, capsys: Capture):
     tasks.mkdir(parents=True)
     (tasks / "cxr-pneumonia.toml").write_text(task_toml(a_task()))
 
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as end:
-            main(["--home", str(tmp_path / "home"), *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Outcome(int(end.value.code or 0), captured.out, captured.err)
-
-    return run
+    return over(tmp_path / "home", capsys)
 
 
 def test_a_task_is_added_listed_and_removed(gsco, tmp_path: Path) -> None:

@@ -2,16 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
 import pytest
+from command_line import Gsco, Outcome, over
 from PIL import Image
 
-from service.cli.main import main
 from service.demo import phantoms, tasks
 from service.demo.export import write_dicom
 from specialists.loader import MANIFEST, WEIGHTS
@@ -23,16 +21,6 @@ modality = "photograph"
 panel = ["resnet18"]
 labels = ["dark", "bright"]
 """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Gsco = Callable[..., Outcome]
 
 
 @pytest.fixture
@@ -48,13 +36,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gsco(home: Path, capsys: pytest.CaptureFixture[str]) -> Gsco:
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as end:
-            main(["--home", str(home), *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Outcome(int(end.value.code or 0), captured.out, captured.err)
-
-    return run
+    return over(home, capsys)
 
 
 @pytest.fixture

@@ -2,21 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from audits import behind_its_back
 from builders import a_diagnosis, a_provenance, a_report, png_bytes
+from command_line import Gsco, over
 from databases import a_database
 from fhir.resources.R4B.auditevent import AuditEvent
 from serving import a_service
 from sqlalchemy import text
 
 from service.cli import serving
-from service.cli.main import main
 from service.identity.caller import local_name
 from service.persistence import store
 from service.persistence.database import writing
@@ -26,27 +24,11 @@ pytestmark = pytest.mark.usefixtures("home_database")
 Capture = pytest.CaptureFixture[str]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Gsco = Callable[..., Outcome]
-
-
 @pytest.fixture
 def gsco(home: Path, capsys: Capture) -> Gsco:
     """Runs a command line over a home folder."""
 
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as end:
-            main(["--home", str(home), *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Outcome(int(end.value.code or 0), captured.out, captured.err)
-
-    return run
+    return over(home, capsys)
 
 
 def put(home: Path, *results: object) -> None:

@@ -4,26 +4,18 @@ import errno
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import a_report_task, task_toml
+from command_line import over
 from PIL import Image
 
-from service.cli.main import main
 from service.demo import lesions, phantoms, tasks
 from specialists.loader import MANIFEST, WEIGHTS
 
 SHIPPED = Path(lesions.__file__).parent / "specialists" / "phantom-cxr"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -39,13 +31,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gsco(home: Path, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as end:
-            main(["--home", str(home), *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Outcome(int(end.value.code or 0), captured.out, captured.err)
-
-    return run
+    return over(home, capsys)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from pynetdicom import AE
 from seeded import MARKER, MARKERS, UID_ROOT, seeded_file
 from serving import Service, a_service
 
-from service import telemetry
 from service.errors import GeneralistUnavailable
 from service.intake.limits import Limits
 from service.intake.sandbox import Sandbox
@@ -55,15 +54,6 @@ def watching() -> Iterator[set[str]]:
         yield paths
     finally:
         _watched.pop()
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """Everything that is logged, down to the last detail."""
-    stream = io.StringIO()
-    telemetry.configure_logging("debug", stream=stream)
-    yield stream
-    telemetry.configure_logging("warning", stream=io.StringIO())
 
 
 @pytest.fixture

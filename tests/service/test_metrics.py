@@ -2,13 +2,9 @@
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-import structlog
 from builders import a_case, a_diagnosis, a_prompt, a_task, png_bytes, sha256_of
 from fakes import FakeGeneralist, FakeSpecialists, completion
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +13,7 @@ from serving import a_service
 from tiny_generalist import a_checkpoint
 from waiting import until_told
 
-from service import calibration, spans, telemetry
+from service import calibration, spans
 from service.calibration import Calibration
 from service.domain import Evidence, LabelledAnswer, Missing
 from service.generalist import parser
@@ -134,18 +130,6 @@ async def test_nothing_that_a_caller_sends_becomes_a_label(home: Path) -> None:
 
     assert HOSTILE not in figures
     assert len({key for key in read(figures) if key[0] == "gsco_http_problems_total"}) < 10
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What this process logs, as JSON lines."""
-    root, stream = logging.getLogger(), io.StringIO()
-    handlers, level, configuration = list(root.handlers), root.level, structlog.get_config()
-    telemetry.configure_logging("debug", stream=stream)
-    yield stream
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**configuration)
 
 
 async def test_log_lines_of_a_case_say_what_took_how_long(home: Path, log: io.StringIO) -> None:
