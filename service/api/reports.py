@@ -1,12 +1,13 @@
 """Draft reports: written from one image, and read again by their id."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from service.api import problems, replies
-from service.api.access import caller_of, needs
-from service.api.asking import REPLIES, Asking, Preferences, reply
+from service.api.access import needs
+from service.api.asking import REPLIES, Preferences
+from service.api.consulting import Sent, reply_consulting
 from service.api.dependencies import KnownOptions, Serving, ServingDep
 from service.api.diagnoses import ID
 from service.api.referenced import BY_REFERENCE, ImageRoute
@@ -44,28 +45,12 @@ async def create_report(
     say is weighed, never obeyed. Stored before this replies.
     """
     await replies.refuse_repeated_fields(request)
-    task = await replies.task_asked_at(serving, router.prefix, form.task)
-    other = await replies.consulted(serving, task)
-    asked: dict[str, Any] = {
-        "consulted": other,
-        "draft": form.draft.strip(),
-        "requested_by": caller_of(request).name,
-    }
-    file = await form.file.read()
-    decoded, seconds = await replies.decoded(serving, file, form.frame)
-    return await reply(
-        Asking(
-            request=request,
-            response=response,
-            serving=serving,
-            kind="report",
-            form=form,
-            file=file,
-            evidence_task=other or task,
-            intake_seconds=seconds,
-            case=lambda id: replies.case_of(id, task, decoded, form.group, **asked),
-            shape=lambda report: report_response(report, other),
-        )
+    sent = Sent(request, response, serving, router.prefix, form)
+    return await reply_consulting(
+        sent,
+        "report",
+        report_response,
+        draft=form.draft.strip(),
     )
 
 
