@@ -94,8 +94,8 @@ class OpenAiServer:
 
     def _unconstrained(self, image: Image, text: str, emitted: str, count: int) -> dict[str, Any]:
         decoder = self._decoder
-        scores, _ = decoder._read(image, decoder._prompt_ids(text, emitted), keep=False)
-        top = torch.log_softmax(scores, 0).topk(count)
+        reading = decoder._read(image, decoder._prompt_ids(text, emitted))
+        top = torch.log_softmax(reading.scores, 0).topk(count)
         listed = [
             {"token": decoder._tokenizer.decode([number]).strip("\ufffd"), "logprob": logprob}
             for number, logprob in zip(top.indices.tolist(), top.values.tolist(), strict=True)

@@ -6,20 +6,22 @@ Everything here blocks and belongs to one thread.
 import codecs
 import json
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from service.domain import Image
 from service.errors import InvalidCheckpoint, PromptTooLong
-from service.generalist import chat
+from service.generalist import chat, rows
 from service.generalist.architecture import preprocess
 from service.generalist.checkpoint import Checkpoint
 from service.generalist.choice import END, Answers, Distribution
-from service.generalist.prefixes import Prefix, PrefixCache
+from service.generalist.linear import by_onednn
+from service.generalist.prefixes import PrefixCache
+from service.generalist.rows import Reading, Row
 
 CACHE_BYTES = 256 << 20
 
@@ -27,6 +29,19 @@ CACHE_BYTES = 256 << 20
 def spell(text: str) -> str:
     """The text with one character per byte of its UTF-8: tokens may end within a character."""
     return text.encode().decode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which tokens continue `emitted`, the beginning of an answer to a prompt.
+
+    Choices and `emitted` are spelled by `spell`.
+    """
+
+    image: Image
+    text: str
+    answers: Answers
+    emitted: str
 
 
 class Decoder:
@@ -38,6 +53,7 @@ class Decoder:
 
     def __init__(self, checkpoint: Checkpoint, cache_bytes: int = CACHE_BYTES) -> None:
         self._model = checkpoint.model
+        by_onednn(self._model)
         self._tokenizer = checkpoint.tokenizer
         self._config = checkpoint.config
         self._longest = checkpoint.config.text_config.max_position_embeddings
@@ -48,17 +64,30 @@ class Decoder:
         self._cache = PrefixCache(cache_bytes)
 
     def distribution(self, image: Image, text: str, answers: Answers, emitted: str) -> Distribution:
-        """The probabilities of the tokens that continue `emitted` towards a permitted answer.
+        """As `distributions`, for one; raises PromptTooLong."""
+        (found,) = self.distributions([Asked(image, text, answers, emitted)])
+        if isinstance(found, PromptTooLong):
+            raise found
+        return found
 
-        Choices, `emitted` and the tokens are spelled by `spell`. END stands for all stop tokens.
-        Raises PromptTooLong.
+    def distributions(self, asked: Sequence[Asked]) -> list[Distribution | PromptTooLong]:
+        """The probabilities of the tokens that continue each towards a permitted answer.
+
+        Tokens are spelled by `spell`; END stands for all stop tokens. All are computed together
+        that are of about one length; a prompt that is too long is no trouble for the others.
         """
-        scores, _ = self._read(image, self._prompt_ids(text, emitted), keep=not emitted)
-        allowed = {s: scores[self._token_ids[s]] for s in self._continuing(answers, emitted)}
-        if answers.whole(emitted) is not None:
-            allowed[END] = scores[self._stop_ids].logsumexp(0)
-        masked = torch.softmax(torch.stack(list(allowed.values())), dim=0)
-        return dict(zip(allowed, masked.tolist(), strict=True))
+        found: dict[int, Distribution | PromptTooLong] = {}
+        ids: dict[int, list[int]] = {}
+        for place, one in enumerate(asked):
+            try:
+                ids[place] = self._prompt_ids(one.text, one.emitted)
+            except PromptTooLong as error:
+                found[place] = error
+        prompts = [(asked[place].image, numbers) for place, numbers in ids.items()]
+        keep = [not asked[place].emitted for place in ids]
+        for place, reading in zip(ids, self._read_all(prompts, keep), strict=True):
+            found[place] = self._permitted(asked[place], reading.scores)
+        return [found[place] for place in range(len(asked))]
 
     def pieces(self, image: Image, text: str, max_tokens: int) -> Iterator[str]:
         """What each token of the likeliest text adds to it, until a stop token or `max_tokens`.
@@ -67,18 +96,27 @@ class Decoder:
         """
         ids = self._prompt_ids(text)
         characters = codecs.getincrementaldecoder("utf-8")("replace")
-        scores, past = self._read(image, ids, keep=True)
+        reading = self._read(image, ids)
         for _ in range(min(max_tokens, self._longest - len(ids))):
-            token = int(scores.argmax())
+            token = int(reading.scores.argmax())
             if token in self._stop_ids:
                 break
             yield characters.decode(self._octets.get(token, b""))
-            scores = self._continue(self._words([token]), past)
+            reading = self._continue(token, reading)
         yield characters.decode(b"", final=True)
 
     def text(self, image: Image, text: str, max_tokens: int) -> str:
         """The likeliest text, whole."""
         return "".join(self.pieces(image, text, max_tokens)).strip()
+
+    def _permitted(self, asked: Asked, scores: Tensor) -> Distribution:
+        """The softmax over the tokens that a permitted answer goes on with."""
+        continuing = self._continuing(asked.answers, asked.emitted)
+        allowed = {s: scores[self._token_ids[s]] for s in continuing}
+        if asked.answers.whole(asked.emitted) is not None:
+            allowed[END] = scores[self._stop_ids].logsumexp(0)
+        masked = torch.softmax(torch.stack(list(allowed.values())), dim=0)
+        return dict(zip(allowed, masked.tolist(), strict=True))
 
     def _continuing(self, answers: Answers, emitted: str, begun: str = "") -> Iterator[str]:
         """The tokens that begin with `begun` and continue an answer, beyond a choice's end too."""
@@ -108,39 +146,64 @@ class Decoder:
             )
         return ids
 
-    @torch.inference_mode()
-    def _read(self, image: Image, ids: list[int], *, keep: bool) -> tuple[Tensor, DynamicCache]:
-        """The scores (vocabulary,) of the token after `ids`, and the state to continue from.
+    def _read(self, image: Image, ids: list[int]) -> Reading:
+        """What follows one prompt."""
+        return self._read_all([(image, ids)], [True])[0]
 
-        `keep` what was computed where later prompts may begin alike; the beginnings of an answer
-        are many, and short to compute again.
+    @torch.inference_mode()
+    def _read_all(
+        self, prompts: Sequence[tuple[Image, list[int]]], keep: Sequence[bool]
+    ) -> list[Reading]:
+        """What follows each prompt; of those to `keep`, later ones that begin alike continue.
+
+        The beginnings of an answer are many, and short to compute again.
         """
-        known, states = self._cache.longest(image.pixels_sha256, ids[:-1])
-        past = DynamicCache(states or None)
-        new = self._words(ids[known:]) if known else self._words_and_image(ids, image)
-        scores = self._continue(new, past)
-        if keep:
-            kept = tuple((layer.keys, layer.values) for layer in past.layers)
-            self._cache.keep(image.pixels_sha256, Prefix(tuple(ids), kept))
-        return scores, past
+        row_of = self._rows(prompts)
+        read: dict[int, Reading] = {}
+        for together in rows.alike([len(row.new) for row in row_of]):
+            readings = rows.read(self._model.language_model, [row_of[place] for place in together])
+            read.update(zip(together, readings, strict=True))
+        for place, (image, ids) in enumerate(prompts):
+            if keep[place]:
+                self._cache.keep(image.pixels_sha256, ids, read[place].states)
+        return [read[place] for place in range(len(prompts))]
 
     @torch.inference_mode()
-    def _continue(self, embeddings: Tensor, past: DynamicCache) -> Tensor:
-        """Scores in float64, so that the softmax over a few of them keeps small differences."""
-        output = self._model.language_model(
-            inputs_embeds=embeddings, past_key_values=past, use_cache=True, logits_to_keep=1
-        )
-        scores: Tensor = output.logits[0, -1].double()
-        return scores
+    def _continue(self, token: int, before: Reading) -> Reading:
+        row = Row(self._words([token]), before.states)
+        return rows.read(self._model.language_model, [row])[0]
+
+    def _rows(self, prompts: Sequence[tuple[Image, list[int]]]) -> list[Row]:
+        """What is new of each prompt, behind what the cache knows."""
+        known = [self._cache.longest(image.pixels_sha256, ids[:-1]) for image, ids in prompts]
+        unseen = {
+            image.pixels_sha256: image
+            for (image, _), (count, _) in zip(prompts, known, strict=True)
+            if not count
+        }
+        features = self._features(unseen)
+        return [
+            Row(self._words(ids[count:]), states)
+            if count
+            else Row(self._words_and_image(ids, features[image.pixels_sha256]))
+            for (image, ids), (count, states) in zip(prompts, known, strict=True)
+        ]
+
+    def _features(self, images: Mapping[str, Image]) -> dict[str, Tensor]:
+        """(1, image tokens, width) of each, computed together."""
+        if not images:
+            return {}
+        size = self._config.vision_config.image_size
+        pixels = torch.stack([preprocess(image.pixels, size) for image in images.values()])
+        return dict(zip(images, self._model.image_features(pixels).split(1), strict=True))
 
     def _words(self, ids: list[int]) -> Tensor:
-        words: Tensor = self._model.language_model.get_input_embeddings()(torch.tensor([ids]))
+        """(tokens, width)"""
+        words: Tensor = self._model.language_model.get_input_embeddings()(torch.tensor(ids))
         return words
 
-    def _words_and_image(self, ids: list[int], image: Image) -> Tensor:
-        pixels = preprocess(image.pixels, self._config.vision_config.image_size)
-        features = self._model.image_features(pixels.unsqueeze(0))
-        return self._model.embed(torch.tensor([ids]), features)
+    def _words_and_image(self, ids: list[int], features: Tensor) -> Tensor:
+        return self._model.embed(torch.tensor([ids]), features)[0]
 
 
 def _ids_by_spelling(checkpoint: Checkpoint) -> dict[str, int]:

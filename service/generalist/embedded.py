@@ -1,9 +1,10 @@
 """The generalist inside this process: for the nano checkpoint and machines without vLLM."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -13,18 +14,22 @@ import torch
 
 from service import spans
 from service.domain import Completion, GeneralistIdentity, Image, Prompt
-from service.errors import GeneralistUnavailable, Overloaded
+from service.errors import GeneralistUnavailable, Overloaded, PromptTooLong
 from service.generalist import choice
 from service.generalist.checkpoint import load
-from service.generalist.decoder import CACHE_BYTES, Decoder, spell
+from service.generalist.choice import Distribution
+from service.generalist.decoder import CACHE_BYTES, Asked, Decoder, spell
+from specialists.batcher import Batcher
+from specialists.errors import PoolOverloaded
 
 SAMPLING = "greedy, float32"
+TOGETHER = 8  # prompts computed at once, at most
 
 T = TypeVar("T")
 
 
 class EmbeddedGeneralist:
-    """Answers from a checkpoint folder, one prompt at a time in a thread of its own.
+    """Answers from a checkpoint folder in a thread of its own, prompts that wait together at once.
 
     At most `queue_size` prompts wait or run, more raise Overloaded. A prompt whose caller is gone
     is dropped: before it starts, or between two tokens. `threads` are torch's own per computation.
@@ -48,7 +53,9 @@ class EmbeddedGeneralist:
         self._identity: GeneralistIdentity | None = None
         self._decoder: Decoder | None = None
         self._worker: ThreadPoolExecutor | None = None
-        self._choosing = asyncio.Lock()  # an answer of many steps waits once, not at each
+        self._batcher: Batcher[_Turn, Distribution | PromptTooLong] | None = None
+        self._choosing = asyncio.Semaphore(TOGETHER)  # an answer of many steps waits only once
+        self._free = asyncio.Semaphore(1)  # while the worker is
 
     @property
     def identity(self) -> GeneralistIdentity:
@@ -60,9 +67,17 @@ class EmbeddedGeneralist:
     async def start(self) -> None:
         """Load and warm up; raises InvalidCheckpoint."""
         self._worker = ThreadPoolExecutor(1, "generalist")
-        self._choosing = asyncio.Lock()
+        self._choosing, self._free = asyncio.Semaphore(TOGETHER), asyncio.Semaphore(1)
         try:
             self._decoder, self._identity = await self._in_worker(self._load)
+            self._batcher = Batcher(
+                "the generalist",
+                partial(_in_turn, self._decoder),
+                executor=self._worker,
+                workers=self._free,
+                queue_size=TOGETHER * choice.STATES_AT_ONCE,
+                max_batch=TOGETHER,
+            )
         except BaseException:
             await self.close()
             raise
@@ -70,6 +85,9 @@ class EmbeddedGeneralist:
     async def close(self) -> None:
         """Drop what waits, let what runs finish."""
         worker, self._worker, self._decoder = self._worker, None, None
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            await batcher.close()
         if worker is not None:
             await asyncio.to_thread(worker.shutdown, cancel_futures=True)
 
@@ -84,9 +102,9 @@ class EmbeddedGeneralist:
         """
         if not prompt.choices:
             return Completion("".join([piece async for piece in self.stream(prompt)]).strip())
-        decoder = self._demand_decoder()
+        self._demand_decoder()
         with self._place_in_queue():
-            return await self._choose(decoder, prompt)
+            return await self._choose(prompt)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str, None]:
         """Free text in pieces, as it is written; together they are what `answer` gives.
@@ -104,29 +122,40 @@ class EmbeddedGeneralist:
                 if piece:
                     yield piece
 
-    async def _choose(self, decoder: Decoder, prompt: Prompt) -> Completion:
+    async def _choose(self, prompt: Prompt) -> Completion:
         answers = choice.permitted(prompt, spell)
         begun = spans.until(spans.GENERALIST_QUEUE)
 
-        async def step(emitted: str) -> choice.Distribution:
-            weigh = partial(decoder.distribution, prompt.image, prompt.text, answers, emitted)
-            return await self._in_worker(_after(begun, weigh))
+        async def step(emitted: str) -> Distribution:
+            asked = Asked(prompt.image, prompt.text, answers, emitted)
+            return await self._weigh(_Turn(asked, begun))
 
         async with self._choosing:
             return choice.completion(prompt, await choice.weigh(answers, step))
 
+    async def _weigh(self, turn: "_Turn") -> Distribution:
+        if self._batcher is None:
+            raise GeneralistUnavailable("the generalist is closed")
+        try:
+            found = await self._batcher.submit(turn)
+        except PoolOverloaded:
+            raise GeneralistUnavailable("the generalist was closed") from None
+        if isinstance(found, PromptTooLong):
+            raise found
+        return found
+
     async def _in_worker(self, work: Callable[[], T]) -> T:
         """Cancelling the caller cancels the work where it has not begun."""
-        if self._worker is None:
-            raise GeneralistUnavailable("the generalist is closed")
-        future = asyncio.wrap_future(self._worker.submit(work))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if caller is not None and caller.cancelling():
-                raise
-            raise GeneralistUnavailable("the generalist was closed") from None
+        async with self._free:
+            if self._worker is None:
+                raise GeneralistUnavailable("the generalist is closed")
+            try:
+                return await asyncio.wrap_future(self._worker.submit(work))
+            except asyncio.CancelledError:
+                caller = asyncio.current_task()
+                if caller is not None and caller.cancelling():
+                    raise
+                raise GeneralistUnavailable("the generalist was closed") from None
 
     @contextmanager
     def _place_in_queue(self) -> Iterator[None]:
@@ -153,6 +182,20 @@ class EmbeddedGeneralist:
             "embedded", self._folder.name, checkpoint.weights_sha256, SAMPLING
         )
         return decoder, identity
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What is asked, and whom to tell that its turn has come."""
+
+    asked: Asked
+    begun: Callable[[], None]
+
+
+def _in_turn(decoder: Decoder, turns: Sequence[_Turn]) -> list[Distribution | PromptTooLong]:
+    for turn in turns:
+        turn.begun()
+    return decoder.distributions([turn.asked for turn in turns])
 
 
 def _after(begun: Callable[[], None], work: Callable[[], T]) -> Callable[[], T]:

@@ -47,8 +47,9 @@ class PrefixCache:
         self._prefixes.move_to_end(key)
         return shared[key], self._prefixes[key].cut(shared[key])
 
-    def keep(self, image_sha256: str, prefix: Prefix) -> None:
+    def keep(self, image_sha256: str, ids: Sequence[int], states: KeysAndValues) -> None:
         """Remember a prompt; the ones not used for longest make room for it."""
+        prefix = Prefix(tuple(ids), tuple((_own(keys), _own(values)) for keys, values in states))
         key = (image_sha256, prefix.ids)
         if replaced := self._prefixes.pop(key, None):
             self._size_bytes -= replaced.size_bytes
@@ -64,3 +65,8 @@ def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
         if left != right:
             return place
     return min(len(one), len(other))
+
+
+def _own(view: Tensor) -> Tensor:
+    """Without what else is in the memory that it is a view of."""
+    return view if view.untyped_storage().nbytes() == view.nbytes else view.clone()

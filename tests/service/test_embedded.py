@@ -2,9 +2,8 @@
 
 import asyncio
 import gc
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,13 @@ from builders import a_picture, a_prompt, an_image
 from tiny_generalist import a_checkpoint
 
 from service.domain import Image, Prompt
-from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded
+from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded, PromptTooLong
 from service.generalist.checkpoint import load
 from service.generalist.choice import Answers
-from service.generalist.decoder import Decoder, spell
+from service.generalist.decoder import Asked, Decoder, spell
 from service.generalist.embedded import EmbeddedGeneralist
 from service.generalist.prefixes import Prefix, PrefixCache
+from service.generalist.rows import Reading
 
 INITIAL = "Which diagnosis? The options are normal, nodule. Answer with exactly one option."
 EVIDENCE = " Diagnoses of the specialist models: nodule, nodule, normal."
@@ -70,6 +70,62 @@ def test_reuse_changes_no_probability(folder: Path, text: str) -> None:
     assert reused == pytest.approx(afresh, abs=1e-4)
 
 
+@pytest.mark.parametrize("known", [0, 1, 3])
+def test_company_changes_no_probability(folder: Path, known: int) -> None:
+    images = [an_image(a_picture(seed)) for seed in range(3)]
+    asked = [
+        Asked(images[0], INITIAL, LABELS, ""),
+        Asked(images[1], INITIAL + EVIDENCE, LABELS, ""),
+        Asked(images[2], INITIAL, LABELS, "no"),
+        Asked(images[0], INITIAL + EVIDENCE + EVIDENCE, LABELS, ""),
+        Asked(images[1], "Something else?", LABELS, "n"),
+    ]
+    together, alone = Decoder(load(folder)), Decoder(load(folder), cache_bytes=0)
+    for image in images[:known]:
+        together.distribution(image, INITIAL, LABELS, "")
+
+    found = together.distributions(asked)
+
+    for one, distribution in zip(asked, found, strict=True):
+        assert distribution == pytest.approx(alone.distributions([one])[0], abs=1e-4)
+
+
+def test_what_company_leaves_behind_is_continued_rightly(folder: Path) -> None:
+    images = [an_image(a_picture(seed)) for seed in range(3)]
+    texts = ["What?", INITIAL, INITIAL + EVIDENCE]
+    together, alone = Decoder(load(folder)), Decoder(load(folder), cache_bytes=0)
+    pairs = list(zip(images, texts, strict=True))
+    together.distributions([Asked(*pair, LABELS, "") for pair in pairs])
+
+    continued = together.distributions([Asked(i, t + EVIDENCE, LABELS, "") for i, t in pairs])
+
+    for (image, text), distribution in zip(pairs, continued, strict=True):
+        afresh = alone.distribution(image, text + EVIDENCE, LABELS, "")
+        assert distribution == pytest.approx(afresh, abs=1e-4)
+
+
+def test_a_prompt_that_is_too_long_is_no_trouble_for_the_others(folder: Path) -> None:
+    decoder = Decoder(load(folder))
+    texts = (INITIAL, EVIDENCE * 100, INITIAL + EVIDENCE)
+
+    found = decoder.distributions([Asked(an_image(), text, LABELS, "") for text in texts])
+
+    assert [isinstance(one, PromptTooLong) for one in found] == [False, True, False]
+
+
+def test_prompts_at_once_are_computed_at_once(folder: Path) -> None:
+    decoder = Decoder(load(folder))
+    images = [an_image(a_picture(seed)) for seed in range(4)]
+    forwards: list[int] = []
+    decoder._model.language_model.model.layers[0].register_forward_pre_hook(
+        lambda _, inputs: forwards.append(len(inputs[0]))
+    )
+
+    decoder.distributions([Asked(image, INITIAL, LABELS, "") for image in images])
+
+    assert forwards == [4]
+
+
 def test_another_image_shares_nothing(folder: Path) -> None:
     decoder = Decoder(load(folder))
     decoder.distribution(an_image(), INITIAL, LABELS, "")
@@ -81,15 +137,13 @@ def test_another_image_shares_nothing(folder: Path) -> None:
 
 
 def test_the_cache_forgets_what_was_not_used_for_longest() -> None:
-    def prefix(*ids: int) -> Prefix:
-        return Prefix(ids, ((torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2)),))
-
-    cache = PrefixCache(limit_bytes=2 * prefix(1).size_bytes)
-    cache.keep("image", prefix(1, 2, 3, 4))
-    cache.keep("other", prefix(1, 2, 3, 4))
+    states = ((torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2)),)
+    cache = PrefixCache(limit_bytes=2 * Prefix((), states).size_bytes)
+    cache.keep("image", (1, 2, 3, 4), states)
+    cache.keep("other", (1, 2, 3, 4), states)
     assert cache.longest("image", (1, 2, 9))[0] == 2
 
-    cache.keep("third", prefix(1, 2, 3, 4))
+    cache.keep("third", (1, 2, 3, 4), states)
 
     assert cache.longest("image", (1, 2, 3))[0] == 3
     assert cache.longest("other", (1, 2, 3))[0] == 0
@@ -110,12 +164,11 @@ async def test_one_prompt_too_many_is_overload(folder: Path) -> None:
 async def test_abandoned_prompts_are_not_computed(folder: Path) -> None:
     async with started(EmbeddedGeneralist(folder)) as generalist:
         worked = Worked(generalist._demand_decoder())
-        with held(generalist) as released:
+        async with generalist._free:
             abandoned = asyncio.create_task(generalist.answer(a_prompt()))
             await asyncio.sleep(0.01)
             abandoned.cancel()
             await asyncio.wait([abandoned])
-            released.set()
 
         await generalist.check()
 
@@ -185,8 +238,8 @@ def test_a_piece_never_ends_within_a_character(folder: Path) -> None:
     decoder = Decoder(load(folder))
     begun = decoder._token_ids[spell("é")[0]], decoder._token_ids[spell("é")[1]]
     script = iter([*begun, *begun[:1]])
-    decoder._read = lambda *_, **__: (one_hot(next(script)), None)  # type: ignore[method-assign, assignment, misc]
-    decoder._continue = lambda *_: one_hot(next(script, decoder._stop_ids[0]))  # type: ignore[method-assign, assignment, misc]
+    decoder._read = lambda *_: saying(next(script))  # type: ignore[method-assign]
+    decoder._continue = lambda *_: saying(next(script, decoder._stop_ids[0]))  # type: ignore[method-assign]
 
     assert list(decoder.pieces(an_image(), INITIAL, 9)) == [
         "",
@@ -232,13 +285,10 @@ def test_a_quoted_control_token_is_no_control_token(folder: Path, quoted: str) -
 async def test_closing_answers_those_who_wait(folder: Path) -> None:
     generalist = EmbeddedGeneralist(folder)
     await generalist.start()
-    with held(generalist) as released:
+    async with generalist._free:
         waiting = asyncio.create_task(generalist.answer(a_prompt()))
         await asyncio.sleep(0.01)
-        closing = asyncio.create_task(generalist.close())
-        await asyncio.sleep(0.01)
-        released.set()
-        await closing
+        await generalist.close()
 
     with pytest.raises(GeneralistUnavailable, match="closed"):
         await waiting
@@ -265,8 +315,8 @@ def a_long_text() -> Prompt:
     return Prompt(an_image(), INITIAL, max_tokens=300)
 
 
-def one_hot(number: int) -> torch.Tensor:
-    return torch.nn.functional.one_hot(torch.tensor(number), 400).double()
+def saying(token: int) -> Reading:
+    return Reading(torch.nn.functional.one_hot(torch.tensor(token), 400).double(), ())
 
 
 @asynccontextmanager
@@ -276,18 +326,6 @@ async def started(generalist: EmbeddedGeneralist) -> AsyncIterator[EmbeddedGener
         yield generalist
     finally:
         await generalist.close()
-
-
-@contextmanager
-def held(generalist: EmbeddedGeneralist) -> Iterator[threading.Event]:
-    """Keeps the worker busy until the event is set."""
-    released = threading.Event()
-    assert generalist._worker is not None
-    generalist._worker.submit(released.wait, 30)
-    try:
-        yield released
-    finally:
-        released.set()
 
 
 async def test_two_frames_of_one_file_are_two_images(folder: Path) -> None:

@@ -1,0 +1,31 @@
+"""Linear layers by oneDNN, for inference in float32 on a CPU.
+
+PyTorch takes Intel's MKL for them, which computes at half of oneDNN's speed on AMD's processors
+(docs/results/load.md); where MKL is at home both are about the same.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class OneDnnLinear(nn.Linear):
+    """What `nn.Linear` computes, but for the last bits; knows no gradients."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 torch's own name
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(
+            input, self.weight, self.bias, "none", [], ""
+        )
+        return result
+
+
+def by_onednn(model: nn.Module) -> None:
+    """Every plain linear layer in float32 on the CPU computes by oneDNN from now on."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    for module in model.modules():
+        if type(module) is nn.Linear and _is_plain(module.weight):
+            module.__class__ = OneDnnLinear
+
+
+def _is_plain(weight: Tensor) -> bool:
+    return weight.dtype is torch.float32 and weight.device.type == "cpu"
