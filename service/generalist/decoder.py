@@ -195,7 +195,7 @@ class Decoder:
             return {}
         size = self._config.vision_config.image_size
         pixels = torch.stack([preprocess(image.pixels, size) for image in images.values()])
-        return dict(zip(images, self._model.image_features(pixels).split(1), strict=True))
+        return dict(zip(images, self._model.image_features(pixels).unsqueeze(1), strict=True))
 
     def _words(self, ids: list[int]) -> Tensor:
         """(tokens, width)"""

@@ -23,7 +23,8 @@ from specialists.batcher import Batcher
 from specialists.errors import PoolOverloaded
 
 SAMPLING = "greedy, float32"
-TOGETHER = 8  # prompts computed at once, at most
+AT_ONCE = 8  # answers that are being found; others wait for a place among them
+BATCH = 4  # prompts in one computation: most of the gain, and a step waits for no longer one
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class EmbeddedGeneralist:
         self._decoder: Decoder | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._batcher: Batcher[_Turn, Distribution | PromptTooLong] | None = None
-        self._choosing = asyncio.Semaphore(TOGETHER)  # an answer of many steps waits only once
+        self._choosing = asyncio.Semaphore(AT_ONCE)  # an answer of many steps waits only once
         self._free = asyncio.Semaphore(1)  # while the worker is
 
     @property
@@ -67,20 +68,21 @@ class EmbeddedGeneralist:
     async def start(self) -> None:
         """Load and warm up; raises InvalidCheckpoint."""
         self._worker = ThreadPoolExecutor(1, "generalist")
-        self._choosing, self._free = asyncio.Semaphore(TOGETHER), asyncio.Semaphore(1)
+        self._choosing, self._free = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1)
         try:
-            self._decoder, self._identity = await self._in_worker(self._load)
-            self._batcher = Batcher(
-                "the generalist",
-                partial(_in_turn, self._decoder),
-                executor=self._worker,
-                workers=self._free,
-                queue_size=TOGETHER * choice.STATES_AT_ONCE,
-                max_batch=TOGETHER,
-            )
+            decoder, self._identity = await self._in_worker(self._load)
         except BaseException:
             await self.close()
             raise
+        self._decoder = decoder
+        self._batcher = Batcher(
+            "generalist",
+            partial(_in_turn, decoder),
+            executor=self._worker,
+            workers=self._free,
+            queue_size=AT_ONCE * choice.STATES_AT_ONCE,
+            max_batch=BATCH,
+        )
 
     async def close(self) -> None:
         """Drop what waits, let what runs finish."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class OneDnnLinear(nn.Linear):
     """What `nn.Linear` computes, but for the last bits; knows no gradients."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(
             input, self.weight, self.bias, "none", [], ""
         )
@@ -20,7 +20,7 @@ class OneDnnLinear(nn.Linear):
 
 def by_onednn(model: nn.Module) -> None:
     """Every plain linear layer in float32 on the CPU computes by oneDNN from now on."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch._C.has_mkldnn:
         return
     for module in model.modules():
         if type(module) is nn.Linear and _is_plain(module.weight):
