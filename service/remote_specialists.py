@@ -1,8 +1,9 @@
 """The panel on other machines, asked over HTTP: `SpecialistPool` for whoever consults it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from http import HTTPStatus
 
 import httpx
@@ -36,6 +37,7 @@ AGAIN = frozenset({500, 502, 503, 504})
 REFRESH_SECONDS = 10.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 AWAY = "the panel's server does not answer"
+UNNAMED = "the panel's server does not know of it"
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -84,7 +86,9 @@ class RemoteSpecialists:
         """Who can answer for a task; everyone is missing where the server is away."""
         self._tasks[task.name] = task
         try:
-            panel = wire.read_panel(await self._ask("load", wire.question(task)), task)
+            said = wire.read_panel(await self._ask("load", wire.question(task)), task)
+            silent = _silent(task, (one.name for one in said.specialists), said.missing)
+            panel = replace(said, missing=(*said.missing, *silent))
         except SpecialistsError as error:
             panel = LoadedPanel(task.name, (), _everyone(task, error))
         self._panels[task.name] = panel
@@ -105,7 +109,9 @@ class RemoteSpecialists:
             return Consultation(task.name, (), (), _everyone(task, error))
         for prediction in consultation.predictions:
             hear(prediction)
-        return consultation
+        heard = (one.specialist for one in consultation.predictions)
+        silent = _silent(task, heard, consultation.missing)
+        return replace(consultation, missing=(*consultation.missing, *silent))
 
     async def explain(
         self, pixels: Pixels, task: Task, specialist: str, label: str | None = None
@@ -176,6 +182,14 @@ def _refused(status: int, answer: bytes) -> SpecialistsError:
     if status == HTTPStatus.NOT_FOUND:
         return SpecialistUnavailable(answer[:300].decode(errors="replace"))
     return SpecialistUnavailable(AWAY if status in AGAIN else f"{AWAY}: status {int(status)}")
+
+
+def _silent(
+    task: Task, heard: Iterable[str], missing: Iterable[MissingSpecialist]
+) -> list[MissingSpecialist]:
+    """Those of the panel that the server neither heard nor missed: it serves another panel."""
+    named = {*heard, *(one.specialist for one in missing)}
+    return [MissingSpecialist(key, UNNAMED) for key in panel_of(task) if key not in named]
 
 
 def _everyone(task: Task, error: SpecialistsError) -> tuple[MissingSpecialist, ...]:

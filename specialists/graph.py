@@ -116,13 +116,20 @@ def _may_write(place: Path) -> bool:
 
 
 def _keep(fresh: Path, kept: Path) -> Path:
-    """In place of graphs of former weights and versions."""
+    """In place of graphs of former weights and versions, and of what killed writers left."""
     for other in kept.parent.iterdir():
-        if not other.name.startswith("."):
+        if not other.name.startswith(".") or _is_abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
     with suppress(OSError):  # another process was quicker
         fresh.rename(kept)
     return kept
+
+
+def _is_abandoned(staging: Path) -> bool:
+    """Whether it is older than a writer can be."""
+    with suppress(OSError):  # its writer has just ended
+        return time.time() - staging.stat().st_mtime > WRITER_SECONDS + 60
+    return False
 
 
 def _write(folder: Path, manifest: Manifest, file: Path, stop: threading.Event) -> None:

@@ -20,7 +20,7 @@ class OneDnnLinear(nn.Linear):
 
 def by_onednn(model: nn.Module) -> None:
     """Every plain linear layer in float32 on the CPU computes by oneDNN from now on."""
-    if not torch._C.has_mkldnn:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
     for module in model.modules():
         if type(module) is nn.Linear and _is_plain(module.weight):

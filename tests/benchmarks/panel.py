@@ -43,7 +43,7 @@ GPU_BATCH = 256
 class Options:
     images: int = 64
     published_images: int = 2
-    references: int = 546  # BreastMNIST's training split, the smallest that was published on
+    references: int = 546  # BreastMNIST's training split, the smallest of MedMNIST
     rounds: int = 5
     scale: Scale = Scale.FULL
     device: str = "cpu"

@@ -32,7 +32,8 @@ def main() -> None:
     options = _options()
     with _home(options.home) as home:
         if options.stages:
-            result = _stages(home, options.stages, options.concurrency)
+            costs = stages.measure(home, options.stages, options.concurrency)
+            result = stages.summary(costs, os.cpu_count() or 1)
         else:
             with _service(options, home) as served:
                 result = asdict(asyncio.run(load(served, options)))
@@ -51,15 +52,6 @@ async def load(served: Served, options: argparse.Namespace) -> summary.Figures:
     began, used = clock(), time.process_time()
     replies, looks = await watched(work, served.process_id)
     return summary.figures(replies, looks, clock() - began, time.process_time() - used)
-
-
-def _stages(home: Path, count: int, at_once: int) -> dict[str, Any]:
-    milliseconds, cores = stages.measure(home, count, at_once), os.cpu_count() or 1
-    return {
-        "milliseconds_of_processor": milliseconds,
-        "sum": round(sum(milliseconds.values()), 2),
-        f"cases_a_second_on_{cores}_cores": round(stages.limit(milliseconds, cores), 2),
-    }
 
 
 @contextmanager
@@ -101,7 +93,7 @@ def _options() -> argparse.Namespace:
 
 
 def _lines(result: dict[str, Any]) -> str:
-    return "\n".join(f"{name:26} {value}" for name, value in result.items())
+    return "\n".join(f"{name:34} {value}" for name, value in result.items())
 
 
 if __name__ == "__main__":

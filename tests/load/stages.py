@@ -1,8 +1,8 @@
 """What each stage costs by itself, and so the throughput that nothing could exceed.
 
-Every stage does its work on the same cases alone, with nothing else running: processor time of all
-threads, and of the process that decodes. With many cases at once the specialists batch them; with
-one at a time they cannot, which is what they see behind a generalist that is the slowest.
+Every stage does its work on the same cases alone, with nothing else running: its time by the
+clock, and processor time of all threads and of the process that decodes. With many cases at once
+specialists and generalist batch them; with one at a time they cannot.
 """
 
 import asyncio
@@ -43,13 +43,21 @@ class Worked:
     answers: tuple[Completion, Completion]
 
 
+@dataclass(frozen=True)
+class Milliseconds:
+    """Of a case in one stage: by the clock, and of processor."""
+
+    clock: float
+    processor: float
+
+
 @dataclass
 class Bench:
     """The parts of a service at work on one stage after another; notes what each costs."""
 
     parts: Parts
     at_once: int
-    milliseconds: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, Milliseconds] = field(default_factory=dict)
 
     async def each(
         self, stage: str, work: Callable[[One], Awaitable[Made]], ones: list[One]
@@ -61,9 +69,10 @@ class Bench:
             async with room:
                 return await work(one)
 
-        before = _used()
+        began, before = time.perf_counter(), _used()
         made = await asyncio.gather(*map(in_turn, ones))
-        self.milliseconds[stage] = round(1000 * (_used() - before) / len(ones), 2)
+        clock, processor = time.perf_counter() - began, _used() - before
+        self.costs[stage] = Milliseconds(1000 * clock / len(ones), 1000 * processor / len(ones))
         return made
 
     async def consult(self, case: Case) -> Consultation:
@@ -113,26 +122,43 @@ class _Known:
         return next(self._answers)
 
 
-def measure(home: Path, count: int, at_once: int) -> dict[str, float]:
-    """Milliseconds of processor time a case, by stage: the mean over so many mixed cases."""
+def measure(home: Path, count: int, at_once: int) -> dict[str, Milliseconds]:
+    """What a case costs by stage: the mean over so many mixed cases."""
     settings = Settings(home=home)
     demo_home.prepare(settings, lambda task: None)
     return asyncio.run(_measure(settings, count, at_once))
 
 
-def limit(milliseconds: Mapping[str, float], cores: float) -> float:
-    """Cases a second, on cores that do nothing but this."""
-    return 1000 * cores / sum(milliseconds.values())
+def summary(costs: Mapping[str, Milliseconds], cores: int) -> dict[str, Any]:
+    """The costs, and two limits in cases a second.
+
+    Of one stage after another by the clock, each as fast as it is alone; and of cores that never
+    wait for anything, which no single interpreter reaches.
+    """
+    clock = {stage: cost.clock for stage, cost in costs.items()}
+    processor = {stage: cost.processor for stage, cost in costs.items()}
+    return {
+        "milliseconds": _rounded(clock),
+        "sum": round(sum(clock.values()), 2),
+        "one_stage_after_another_a_second": round(1000 / sum(clock.values()), 2),
+        "milliseconds_of_processor": _rounded(processor),
+        "sum_of_processor": round(sum(processor.values()), 2),
+        f"{cores}_cores_that_never_wait_a_second": round(1000 * cores / sum(processor.values()), 2),
+    }
 
 
-async def _measure(settings: Settings, count: int, at_once: int) -> dict[str, float]:
+def _rounded(costs: Mapping[str, float]) -> dict[str, float]:
+    return {stage: round(cost, 2) for stage, cost in costs.items()}
+
+
+async def _measure(settings: Settings, count: int, at_once: int) -> dict[str, Milliseconds]:
     async with running_parts(settings) as parts:
         await _all_stages(Bench(parts, at_once), 8)  # warm
         gc.collect()
         gc.freeze()  # as a service does
         bench = Bench(parts, at_once)
         await _all_stages(bench, count)
-        return bench.milliseconds
+        return bench.costs
 
 
 async def _all_stages(bench: Bench, count: int) -> None:

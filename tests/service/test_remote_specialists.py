@@ -119,6 +119,14 @@ async def test_a_panel_that_gives_no_answer_leaves_everyone_missing(
     assert all("Traceback" not in one.reason for one in said.missing)
 
 
+async def test_whom_the_server_does_not_know_of_is_missing() -> None:
+    async with asking(Elsewhere([(200, wire.consultation(a_consultation()))])) as remote:
+        said = await remote.consult(PIXELS, TASK)
+
+    assert [one.specialist for one in said.predictions] == ["vgg16"]
+    assert [one.specialist for one in said.missing] == list(PANEL[1:])
+
+
 async def drip() -> AsyncIterator[bytes]:
     while True:
         await asyncio.sleep(0.02)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -151,6 +152,18 @@ def test_a_damaged_graph_and_those_of_former_weights_are_replaced(
 
     assert isinstance(runtime.ready(folder, task).trunk, Graph)
     assert made(folder) == [file]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_graph(folder: Path, task: Task) -> None:
+    left = [folder / graph.COMPILED / name for name in (".writing-long-ago", ".writing-now")]
+    for staging in left:
+        staging.mkdir()
+    os.utime(left[0], (0, 0))
+    made(folder)[0].write_text("damaged")
+
+    runtime.ready(folder, task)
+
+    assert [staging.exists() for staging in left] == [False, True]
 
 
 def test_a_folder_that_cannot_be_written_is_left_as_it_is(folder: Path, task: Task) -> None:
