@@ -29,3 +29,12 @@ async def test_more_callers_than_allowed_are_answered_or_told_when_to_come_again
     assert shown.errors == 0, shown.statuses
     assert set(shown.statuses) == {201, 503}
     assert max(memory[-third:]) < (1 + GROWTH) * max(memory[third : 2 * third])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_models_that_answer_from_memory_are_served_as_well(tmp_path: Path) -> None:
+    with a_served_home(tmp_path, without_models=True) as served:
+        replies = await driving.closed(served.url, mixed(), 2, 3)
+
+    assert {reply.status for reply in replies} == {201}

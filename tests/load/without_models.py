@@ -18,7 +18,7 @@ from service import composition
 from service.app import create_app
 from service.domain import Completion, Prompt
 from service.settings import Settings
-from specialists.prediction import Consultation, Pixels
+from specialists.prediction import Consultation, Hear, Pixels, unheard
 from specialists.task import Task
 
 
@@ -32,9 +32,9 @@ class Repeating:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._models, name)
 
-    async def consult(self, pixels: Pixels, task: Task) -> Consultation:
+    async def consult(self, pixels: Pixels, task: Task, hear: Hear = unheard) -> Consultation:
         if task.name not in self._said:
-            self._said[task.name] = await self._models.consult(pixels, task)
+            self._said[task.name] = await self._models.consult(pixels, task, hear)
         return self._said[task.name]
 
     async def answer(self, prompt: Prompt) -> Completion:
