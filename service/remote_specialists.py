@@ -87,8 +87,8 @@ class RemoteSpecialists:
         self._tasks[task.name] = task
         try:
             said = wire.read_panel(await self._ask("load", wire.question(task)), task)
-            silent = _silent(task, (one.name for one in said.specialists), said.missing)
-            panel = replace(said, missing=(*said.missing, *silent))
+            named = (one.name for one in said.specialists)
+            panel = replace(said, missing=(*said.missing, *_silent(task, named, said.missing)))
         except SpecialistsError as error:
             panel = LoadedPanel(task.name, (), _everyone(task, error))
         self._panels[task.name] = panel
@@ -109,7 +109,8 @@ class RemoteSpecialists:
             return Consultation(task.name, (), (), _everyone(task, error))
         for prediction in consultation.predictions:
             hear(prediction)
-        heard = (one.specialist for one in consultation.predictions)
+        heard = [one.specialist for one in consultation.predictions]
+        heard += [one.specialist for one in consultation.segmentations]
         silent = _silent(task, heard, consultation.missing)
         return replace(consultation, missing=(*consultation.missing, *silent))
 
@@ -187,11 +188,15 @@ def _refused(status: int, answer: bytes) -> SpecialistsError:
 def _silent(
     task: Task, heard: Iterable[str], missing: Iterable[MissingSpecialist]
 ) -> list[MissingSpecialist]:
-    """Those of the panel that the server neither heard nor missed: it serves another panel."""
+    """Those expected that the server neither heard nor missed: it serves another panel."""
     named = {*heard, *(one.specialist for one in missing)}
-    return [MissingSpecialist(key, UNNAMED) for key in panel_of(task) if key not in named]
+    return [MissingSpecialist(key, UNNAMED) for key in _expected(task) if key not in named]
 
 
 def _everyone(task: Task, error: SpecialistsError) -> tuple[MissingSpecialist, ...]:
-    keys = (*panel_of(task), *models.models_of(task))
-    return tuple(MissingSpecialist(key, str(error)) for key in keys)
+    return tuple(MissingSpecialist(key, str(error)) for key in _expected(task))
+
+
+def _expected(task: Task) -> tuple[str, ...]:
+    """The task's panel, and the models that outline its segment."""
+    return *panel_of(task), *models.models_of(task)

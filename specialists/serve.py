@@ -214,7 +214,10 @@ class Front:
         try:
             described: LoadedPanel = await self._ask(key, "load", task)
         except SpecialistUnavailable as error:
-            return LoadedPanel(task.name, (), (MissingSpecialist(key, str(error)),))
+            keys = models.models_of(task) if key == SEGMENTATION else (key,)
+            return LoadedPanel(
+                task.name, (), tuple(MissingSpecialist(one, str(error)) for one in keys)
+            )
         return described
 
     async def _consulted(

@@ -30,8 +30,9 @@ T = TypeVar("T")
 
 
 class EmbeddedGeneralist:
-    """Answers from a checkpoint folder in a thread of its own, prompts that wait together at once.
+    """Answers from a checkpoint folder in a thread of its own.
 
+    Prompts with choices that wait are computed together, free text one token after another.
     At most `queue_size` prompts wait or run, more raise Overloaded. A prompt whose caller is gone
     is dropped: before it starts, or between two tokens. `threads` are torch's own per computation.
     """
@@ -85,7 +86,7 @@ class EmbeddedGeneralist:
         )
 
     async def close(self) -> None:
-        """Drop what waits, let what runs finish."""
+        """Whoever waits for an answer gets GeneralistUnavailable; what runs is waited for."""
         worker, self._worker, self._decoder = self._worker, None, None
         batcher, self._batcher = self._batcher, None
         if batcher is not None:

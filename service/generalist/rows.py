@@ -107,12 +107,16 @@ def _to_the_right(rows: Sequence[Row], layer: int, part: int, longest: int) -> T
 
 
 def _visible(rows: Sequence[Row]) -> Tensor:
-    """(rows, 1, new, known + new): a token sees those of its row up to itself."""
+    """(rows, 1, new, known + new), added to the scores: a token sees its row's up to itself.
+
+    Numbers, because not every attention that a checkpoint may ask for understands truth values.
+    """
     before, most = max(row.known for row in rows), max(len(row.new) for row in rows)
     seen = torch.arange(before + most)
     first = torch.tensor([before - row.known for row in rows])
     itself = before + torch.arange(most)
-    return ((seen >= first[:, None, None]) & (seen <= itself[:, None]))[:, None]
+    visible = (seen >= first[:, None, None]) & (seen <= itself[:, None])
+    return torch.where(visible, 0.0, -torch.inf)[:, None]
 
 
 def _positions(rows: Sequence[Row]) -> Tensor:

@@ -2,9 +2,12 @@
 
 import asyncio
 import gc
+import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from tiny_generalist import a_checkpoint
 
 from service.domain import Image, Prompt
 from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded, PromptTooLong
-from service.generalist.checkpoint import load
+from service.generalist.checkpoint import CONFIG, load
 from service.generalist.choice import Answers
 from service.generalist.decoder import Asked, Decoder, spell
 from service.generalist.embedded import EmbeddedGeneralist
@@ -34,15 +37,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Worked:
-    """Counts what the network computes: images, and tokens of the language model."""
+    """Counts what the network computes: images, those at once, and tokens of the language model."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.images = self.tokens = 0
+        self.together: list[int] = []
         decoder._model.vision_model.register_forward_pre_hook(self._image)
         decoder._model.language_model.model.layers[0].register_forward_pre_hook(self._words)
 
     def _image(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
         self.images += inputs[0].shape[0]
+        self.together.append(inputs[0].shape[0])
 
     def _words(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
         self.tokens += inputs[0].shape[1]
@@ -72,7 +77,7 @@ def test_reuse_changes_no_probability(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("known", [0, 1, 3])
 def test_company_changes_no_probability(folder: Path, known: int) -> None:
-    images = [an_image(a_picture(seed)) for seed in range(3)]
+    images = [an_image(a_picture(seed=seed)) for seed in range(3)]
     asked = [
         Asked(images[0], INITIAL, LABELS, ""),
         Asked(images[1], INITIAL + EVIDENCE, LABELS, ""),
@@ -91,7 +96,7 @@ def test_company_changes_no_probability(folder: Path, known: int) -> None:
 
 
 def test_what_company_leaves_behind_is_continued_rightly(folder: Path) -> None:
-    images = [an_image(a_picture(seed)) for seed in range(3)]
+    images = [an_image(a_picture(seed=seed)) for seed in range(3)]
     texts = ["What?", INITIAL, INITIAL + EVIDENCE]
     together, alone = Decoder(load(folder)), Decoder(load(folder), cache_bytes=0)
     pairs = list(zip(images, texts, strict=True))
@@ -102,6 +107,33 @@ def test_what_company_leaves_behind_is_continued_rightly(folder: Path) -> None:
     for (image, text), distribution in zip(pairs, continued, strict=True):
         afresh = alone.distribution(image, text + EVIDENCE, LABELS, "")
         assert distribution == pytest.approx(afresh, abs=1e-4)
+
+
+def test_what_company_leaves_behind_is_all_that_is_kept(folder: Path) -> None:
+    decoder = Decoder(load(folder))
+    images = [an_image(a_picture(seed=seed)) for seed in range(3)]
+
+    decoder.distributions([Asked(image, INITIAL, LABELS, "") for image in images])
+
+    kept = [p for prefix in decoder._cache._prefixes.values() for p in prefix.states]
+    storages = [tensor.untyped_storage() for pair in kept for tensor in pair]
+    assert sum(storage.nbytes() for storage in storages) == decoder._cache._size_bytes > 0
+
+
+def test_company_is_told_apart_whatever_attention_a_checkpoint_asks_for(
+    folder: Path, tmp_path: Path
+) -> None:
+    asking = shutil.copytree(folder, tmp_path / "asking") / CONFIG
+    document = json.loads(asking.read_text())
+    document["llm_config"]["attn_implementation"] = "eager"
+    asking.write_text(json.dumps(document))
+    decoder = Decoder(load(asking.parent), cache_bytes=0)
+    asked = [Asked(an_image(a_picture(seed=s)), INITIAL, LABELS, "") for s in range(2)]
+
+    found = decoder.distributions(asked)
+
+    for one, distribution in zip(asked, found, strict=True):
+        assert distribution == pytest.approx(decoder.distributions([one])[0], abs=1e-4)
 
 
 def test_a_prompt_that_is_too_long_is_no_trouble_for_the_others(folder: Path) -> None:
@@ -115,7 +147,7 @@ def test_a_prompt_that_is_too_long_is_no_trouble_for_the_others(folder: Path) ->
 
 def test_prompts_at_once_are_computed_at_once(folder: Path) -> None:
     decoder = Decoder(load(folder))
-    images = [an_image(a_picture(seed)) for seed in range(4)]
+    images = [an_image(a_picture(seed=seed)) for seed in range(4)]
     forwards: list[int] = []
     decoder._model.language_model.model.layers[0].register_forward_pre_hook(
         lambda _, inputs: forwards.append(len(inputs[0]))
@@ -159,6 +191,29 @@ async def test_one_prompt_too_many_is_overload(folder: Path) -> None:
 
         await asyncio.gather(*waiting)
         await generalist.answer(a_prompt())
+
+
+async def test_prompts_that_wait_are_computed_together(folder: Path) -> None:
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        worked = Worked(generalist._demand_decoder())
+        prompts = [Prompt(an_image(a_picture(seed=s)), INITIAL, LABELS.choices) for s in range(5)]
+        async with generalist._free:
+            waiting = [asyncio.create_task(generalist.answer(prompt)) for prompt in prompts]
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*waiting)
+
+    assert worked.together[:2] == [4, 1]
+
+
+async def test_one_too_long_is_refused_and_its_company_answered(folder: Path) -> None:
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        asked = [a_prompt(), a_prompt("word " * 600), a_prompt()]
+        async with generalist._free:
+            waiting = [asyncio.create_task(generalist.answer(prompt)) for prompt in asked]
+            await asyncio.sleep(0.01)
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [isinstance(one, PromptTooLong) for one in answers] == [False, True, False]
 
 
 async def test_abandoned_prompts_are_not_computed(folder: Path) -> None:
@@ -292,6 +347,38 @@ async def test_closing_answers_those_who_wait(folder: Path) -> None:
 
     with pytest.raises(GeneralistUnavailable, match="closed"):
         await waiting
+
+
+async def test_closing_waits_for_what_runs_and_lets_nobody_wait_with_it(folder: Path) -> None:
+    generalist = EmbeddedGeneralist(folder)
+    await generalist.start()
+    running, released = Event(), Event()
+
+    def wait(*_: object) -> None:
+        running.set()
+        released.wait(10)
+
+    generalist._demand_decoder()._model.vision_model.register_forward_pre_hook(wait)
+    asked = asyncio.create_task(generalist.answer(a_prompt()))
+    await asyncio.to_thread(running.wait, 10)
+    closing = asyncio.create_task(generalist.close())
+
+    with pytest.raises(GeneralistUnavailable, match="closed"):
+        await asked
+
+    assert not closing.done()
+    released.set()
+    await closing
+
+
+async def test_answers_again_after_another_start(folder: Path) -> None:
+    generalist = EmbeddedGeneralist(folder)
+    answers = []
+    for _ in range(2):
+        async with started(generalist):
+            answers.append(await generalist.answer(a_prompt()))
+
+    assert answers[0].probabilities == pytest.approx(answers[1].probabilities)
 
 
 async def test_does_not_answer_before_the_start(folder: Path) -> None:

@@ -1,5 +1,8 @@
 """Prompts of different lengths in one computation, and the layers that compute them."""
 
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -37,9 +40,25 @@ def test_onednn_computes_the_same(shape: tuple[int, ...], bias: bool) -> None:
         torch.testing.assert_close(layer(images), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_prompts_of_many_lengths_take_no_memory() -> None:
+    layer = torch.nn.Linear(256, 768)
+    by_onednn(layer)
+    with torch.inference_mode():
+        layer(torch.zeros(2, 256))
+        before = resident_bytes()
+        for length in range(2, 302):
+            layer(torch.zeros(length, 256))
+
+    assert resident_bytes() - before < 50 << 20
+
+
 def test_what_is_not_float32_stays_as_it_was() -> None:
     layer = torch.nn.Linear(4, 4, dtype=torch.bfloat16)
 
     by_onednn(layer)
 
     assert type(layer) is torch.nn.Linear
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -25,6 +25,8 @@ from specialists.errors import (
     UnknownLabel,
 )
 from specialists.prediction import Consultation, Embedding, SpecialistPrediction
+from specialists.segmentation.models import MODELS
+from specialists.task import Label
 
 PIXELS = np.zeros((20, 30, 3), np.uint8)
 TASK = a_task()
@@ -127,6 +129,18 @@ async def test_whom_the_server_does_not_know_of_is_missing() -> None:
     assert [one.specialist for one in said.missing] == list(PANEL[1:])
 
 
+async def test_who_should_outline_and_is_not_named_is_missing_too() -> None:
+    task = a_task(segment=Label("opacity"))
+    nobody = wire.panel(LoadedPanel(task.name, (), ()))
+    server = Elsewhere([(200, wire.consultation(a_consultation())), (200, nobody)])
+
+    async with asking(server) as remote:
+        said, panel = await remote.consult(PIXELS, task), await remote.load(task)
+
+    assert [one.specialist for one in said.missing] == [*PANEL[1:], *MODELS]
+    assert [one.specialist for one in panel.missing] == [*PANEL, *MODELS]
+
+
 async def drip() -> AsyncIterator[bytes]:
     while True:
         await asyncio.sleep(0.02)
@@ -169,7 +183,7 @@ async def test_who_can_answer_is_noticed_once_the_panel_is_back() -> None:
 
     async with asking(server) as remote:
         assert (await remote.load(TASK)).specialists == ()
-        await until(lambda: remote.loaded() == (back,))
+        await until(lambda: [one.specialists for one in remote.loaded()] == [back.specialists])
 
 
 async def test_a_heat_map_that_cannot_be_made_is_told_with_its_reason() -> None:

@@ -1,11 +1,15 @@
 """Stories of whoever starts the panel on Ray; that it answers is told in e2e/test_ray_panel.py."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from specialists import wire
 from specialists.catalogue import PANEL
 from specialists.errors import UnknownBackbone
+from specialists.segmentation.models import MODELS
+from specialists.task import Label, Task
 
 pytestmark = [
     pytest.mark.ray,
@@ -46,3 +50,13 @@ def test_a_backbone_that_the_catalogue_does_not_have_is_refused() -> None:
 
     with pytest.raises(UnknownBackbone, match="lenet"):
         plan({"home": "/srv", "backbones": "lenet"})
+
+
+async def test_those_whose_machines_are_away_are_named_as_the_panel_names_them(task: Task) -> None:
+    from specialists.serve import Front
+
+    outlined = replace(task, segment=Label("lesion"))
+
+    panel = wire.read_panel(await Front({})._load(wire.question(outlined)), outlined)
+
+    assert [one.specialist for one in panel.missing] == [*PANEL, *MODELS]
