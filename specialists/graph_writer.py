@@ -24,7 +24,7 @@ from specialists.architectures import EmbeddingClassifier, shortened
 from specialists.graph import PROMISE, probe, without_telemetry
 
 CHANGED = 10
-LAST = 15
+GIVES_WAY = 15
 
 
 class Trunk(nn.Module):
@@ -40,21 +40,13 @@ class Trunk(nn.Module):
 
 def main(folder: str, weights_sha256: str, file: str) -> int:
     """The exit code; CHANGED where the folder holds other weights by now."""
-    _give_way()
+    os.setpriority(os.PRIO_PROCESS, 0, GIVES_WAY)
     torch.set_num_threads(1)
     specialist = loader.load(Path(folder))
     if specialist.manifest.weights_sha256 != weights_sha256:
         return CHANGED
     write(specialist.model, specialist.manifest.preprocessing.input_size, Path(file))
     return 0
-
-
-def _give_way() -> None:
-    """To run only where nothing else would, where the system knows such a thing."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except (AttributeError, OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, LAST)
 
 
 def write(model: EmbeddingClassifier, size: int, file: Path) -> None:

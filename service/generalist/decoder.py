@@ -21,7 +21,7 @@ from service.generalist.checkpoint import Checkpoint
 from service.generalist.choice import END, Answers, Distribution
 from service.generalist.linear import by_onednn
 from service.generalist.prefixes import PrefixCache
-from service.generalist.rows import Reading, Row
+from service.generalist.rows import Row, RowRead
 
 CACHE_BYTES = 256 << 20
 
@@ -146,20 +146,20 @@ class Decoder:
             )
         return ids
 
-    def _read(self, image: Image, ids: list[int]) -> Reading:
+    def _read(self, image: Image, ids: list[int]) -> RowRead:
         """What follows one prompt."""
         return self._read_all([(image, ids)], [True])[0]
 
     @torch.inference_mode()
     def _read_all(
         self, prompts: Sequence[tuple[Image, list[int]]], keep: Sequence[bool]
-    ) -> list[Reading]:
+    ) -> list[RowRead]:
         """What follows each prompt; of those to `keep`, later ones that begin alike continue.
 
         The beginnings of an answer are many, and short to compute again.
         """
         row_of = self._rows(prompts)
-        read: dict[int, Reading] = {}
+        read: dict[int, RowRead] = {}
         for together in rows.alike([len(row.new) for row in row_of]):
             readings = rows.read(self._model.language_model, [row_of[place] for place in together])
             read.update(zip(together, readings, strict=True))
@@ -169,7 +169,7 @@ class Decoder:
         return [read[place] for place in range(len(prompts))]
 
     @torch.inference_mode()
-    def _continue(self, token: int, before: Reading) -> Reading:
+    def _continue(self, token: int, before: RowRead) -> RowRead:
         row = Row(self._words([token]), before.states)
         return rows.read(self._model.language_model, [row])[0]
 

@@ -1,7 +1,7 @@
 """Linear layers by oneDNN, for inference in float32 on a CPU.
 
 PyTorch takes Intel's MKL for them, which computes at half of oneDNN's speed on AMD's processors
-(docs/results/load.md); where MKL is at home both are about the same.
+(docs/decisions/0018-prompts-together.md). On Intel's nothing was measured.
 """
 
 import torch

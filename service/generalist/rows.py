@@ -33,7 +33,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class RowRead:
     """The scores (vocabulary,) of the token after a row, and the keys and values of all of it.
 
     Scores are float64, so that the softmax over a few of them keeps small differences.
@@ -55,7 +55,7 @@ def alike(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def read(language_model: Any, rows: Sequence[Row]) -> list[Reading]:
+def read(language_model: Any, rows: Sequence[Row]) -> list[RowRead]:
     """What follows each of the rows, computed in one pass of a Llama with a head."""
     if len(rows) == 1:
         return [_read_alone(language_model, rows[0])]
@@ -71,18 +71,18 @@ def read(language_model: Any, rows: Sequence[Row]) -> list[Reading]:
     scores = language_model.lm_head(hidden[torch.arange(len(rows)), last]).double()
     before = max(row.known for row in rows)
     return [
-        Reading(scores[place], _own(past, place, before - row.known, before + len(row.new)))
+        RowRead(scores[place], _own(past, place, before - row.known, before + len(row.new)))
         for place, row in enumerate(rows)
     ]
 
 
-def _read_alone(language_model: Any, row: Row) -> Reading:
+def _read_alone(language_model: Any, row: Row) -> RowRead:
     past = DynamicCache(row.states or None)
     output = language_model(
         inputs_embeds=row.new[None], past_key_values=past, use_cache=True, logits_to_keep=1
     )
     states = tuple((layer.keys, layer.values) for layer in past.layers)
-    return Reading(output.logits[0, -1].double(), states)
+    return RowRead(output.logits[0, -1].double(), states)
 
 
 def _padded_states(rows: Sequence[Row]) -> KeysAndValues:

@@ -22,7 +22,7 @@ from service.generalist.choice import Answers
 from service.generalist.decoder import Asked, Decoder, spell
 from service.generalist.embedded import EmbeddedGeneralist
 from service.generalist.prefixes import Prefix, PrefixCache
-from service.generalist.rows import Reading
+from service.generalist.rows import RowRead
 
 INITIAL = "Which diagnosis? The options are normal, nodule. Answer with exactly one option."
 EVIDENCE = " Diagnoses of the specialist models: nodule, nodule, normal."
@@ -402,8 +402,8 @@ def a_long_text() -> Prompt:
     return Prompt(an_image(), INITIAL, max_tokens=300)
 
 
-def saying(token: int) -> Reading:
-    return Reading(torch.nn.functional.one_hot(torch.tensor(token), 400).double(), ())
+def saying(token: int) -> RowRead:
+    return RowRead(torch.nn.functional.one_hot(torch.tensor(token), 400).double(), ())
 
 
 @asynccontextmanager
