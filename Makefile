@@ -28,7 +28,7 @@ pacs-demo: $(READY) ## A radiograph into Orthanc, and report and heat map back (
 	@PYTHONPATH=. $(BIN)/python deploy/orthanc/demo.py
 
 test: $(READY) ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 check: $(READY) ## Lint, format, types, import contracts, Dockerfiles, compose
 	$(BIN)/ruff check .
