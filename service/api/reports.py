@@ -46,12 +46,7 @@ async def create_report(
     """
     await replies.refuse_repeated_fields(request)
     sent = Sent(request, response, serving, router.prefix, form)
-    return await reply_consulting(
-        sent,
-        "report",
-        report_response,
-        draft=form.draft.strip(),
-    )
+    return await reply_consulting(sent, "report", report_response, draft=form.draft.strip())
 
 
 @router.get(

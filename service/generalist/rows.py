@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from service.generalist.prefixes import KeysAndValues
 
@@ -59,7 +59,7 @@ def read(language_model: Any, rows: Sequence[Row]) -> list[RowRead]:
     """What follows each of the rows, computed in one pass of a Llama with a head."""
     if len(rows) == 1:
         return [_read_alone(language_model, rows[0])]
-    past = DynamicCache(_padded_states(rows) or None)
+    past = _going_on_from(_padded_states(rows))
     hidden = language_model.model(
         inputs_embeds=pad_sequence([row.new for row in rows], batch_first=True),
         attention_mask=_visible(rows),
@@ -71,18 +71,29 @@ def read(language_model: Any, rows: Sequence[Row]) -> list[RowRead]:
     scores = language_model.lm_head(hidden[torch.arange(len(rows)), last]).double()
     before = max(row.known for row in rows)
     return [
-        RowRead(scores[place], _own(past, place, before - row.known, before + len(row.new)))
+        RowRead(scores[place], _of_row(past, place, before - row.known, before + len(row.new)))
         for place, row in enumerate(rows)
     ]
 
 
 def _read_alone(language_model: Any, row: Row) -> RowRead:
-    past = DynamicCache(row.states or None)
+    past = _going_on_from(row.states)
     output = language_model(
         inputs_embeds=row.new[None], past_key_values=past, use_cache=True, logits_to_keep=1
     )
     states = tuple((layer.keys, layer.values) for layer in past.layers)
     return RowRead(output.logits[0, -1].double(), states)
+
+
+def _going_on_from(states: KeysAndValues) -> DynamicCache:
+    """A cache of what is known: the next tokens copy it once, where its constructor copies too."""
+    past = DynamicCache()
+    for keys, values in states:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        past.layers.append(layer)
+    return past
 
 
 def _padded_states(rows: Sequence[Row]) -> KeysAndValues:
@@ -124,7 +135,7 @@ def _positions(rows: Sequence[Row]) -> Tensor:
     return torch.tensor([row.known for row in rows])[:, None] + torch.arange(most)
 
 
-def _own(past: DynamicCache, place: int, first: int, end: int) -> KeysAndValues:
+def _of_row(past: DynamicCache, place: int, first: int, end: int) -> KeysAndValues:
     """One row's keys and values, as views of all rows'."""
     return tuple(
         (layer.keys[place : place + 1, :, first:end], layer.values[place : place + 1, :, first:end])
