@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import a_picture
+from command_line import Gsco, over
 from PIL import Image as Pillow
 from PIL import PngImagePlugin
 
-from service.cli.main import main
 from service.evaluation import study, study_key, study_sheets, study_table
 from service.evaluation.study_cases import StudyCase, read_cases, telling_cases
 from service.evaluation.study_key import balanced_orders
@@ -29,22 +29,9 @@ SECRET = "Doe^Jane"
 Row = dict[str, str]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def gsco(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as end:
-            main(["--home", str(tmp_path / "home"), "study", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Outcome(int(end.value.code or 0), captured.out, captured.err)
-
-    return run
+def gsco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Gsco:
+    return partial(over(tmp_path / "home", capsys), "study")
 
 
 def a_study_case(number: int = 0, **fields: object) -> dict[str, object]:
