@@ -180,6 +180,7 @@ def _make_generalist(settings: Settings) -> Generalist:
             settings.generalist_path,
             adapter=settings.generalist_adapter,
             threads=settings.threads or 1,
+            timeout_seconds=settings.generalist_timeout_seconds,
         )
     from service.generalist.vllm import VllmGeneralist
 

@@ -1,9 +1,16 @@
 """What stories of the decoder and of its engine share: prompts, and what was computed."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 
+from service.generalist.asked import CACHE_BYTES, Decoding
+from service.generalist.checkpoint import load
 from service.generalist.choice import Answers
 from service.generalist.decoder import Decoder
+from service.generalist.embedded import EmbeddedGeneralist
+from service.generalist.process import DecodingProcess
 
 INITIAL = "Which diagnosis? The options are normal, nodule. Answer with exactly one option."
 EVIDENCE = " Diagnoses of the specialist models: nodule, nodule, normal."
@@ -25,3 +32,49 @@ class Worked:
 
     def _words(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
         self.tokens += inputs[0].shape[1]
+
+
+class InThisProcess(EmbeddedGeneralist):
+    """The engine with its decoder at hand: quicker to start, and open to be watched."""
+
+    def __init__(self, folder: Path, **terms: Any) -> None:
+        super().__init__(folder, **terms)
+        self._begin = lambda: DecoderAtHand(folder)
+
+    @property
+    def decoder(self) -> "DecoderAtHand":
+        decoder: Decoding = self._demand_decoder()
+        assert isinstance(decoder, DecoderAtHand)
+        return decoder
+
+
+class Borrowing(EmbeddedGeneralist):
+    """The engine with a process that others use after it."""
+
+    def __init__(self, folder: Path, process: DecodingProcess) -> None:
+        super().__init__(folder)
+        self._begin = lambda: process
+
+    async def close(self) -> None:
+        self._decoder = None
+        await super().close()
+
+
+class DecoderAtHand(Decoder):
+    """A decoder in the thread of whoever asks."""
+
+    def __init__(self, folder: Path) -> None:
+        loaded = load(folder)
+        super().__init__(loaded)
+        self.weights_sha256 = loaded.weights_sha256
+        self.is_ready = True
+
+    def be_ready(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def a_process(folder: Path) -> DecodingProcess:
+    return DecodingProcess(
+        folder, adapter=None, threads=1, cache_bytes=CACHE_BYTES, timeout_seconds=60
+    )

@@ -27,9 +27,10 @@ from starlette.routing import Route
 
 from service.domain import Image
 from service.errors import PromptTooLong
+from service.generalist.asked import spell
 from service.generalist.checkpoint import load
 from service.generalist.choice import END, Answers, Distribution
-from service.generalist.decoder import Decoder, spell
+from service.generalist.decoder import Decoder
 
 FORBIDDEN = -9999.0  # vLLM's log-probability of a token that the grammar rules out
 # What vLLM 0.32 says (renderers/params.py).

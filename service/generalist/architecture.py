@@ -8,13 +8,13 @@ vLLM's implementation at float32.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from service.generalist.asked import resized
 from service.generalist.configuration import InternVisionConfig, InternVLChatConfig
 
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
@@ -22,13 +22,8 @@ IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
 def preprocess(pixels: NDArray[np.uint8], size: int) -> Tensor:
-    """(height, width, 3) RGB → (3, size, size) float32: bicubic, aspect ratio not kept, normalised.
-
-    As MedDr's `build_transform` does without padding. Pillow's resampling, which is also what
-    vLLM's image processor uses: other libraries differ in the last bits.
-    """
-    resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
-    scaled = np.asarray(resized, np.float32) / np.float32(255)
+    """(height, width, 3) RGB → (3, size, size) float32: resized as in `resized`, normalised."""
+    scaled = resized(pixels, size).astype(np.float32) / np.float32(255)
     return torch.from_numpy((scaled - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1).contiguous()
 
 

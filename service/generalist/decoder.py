@@ -7,7 +7,6 @@ import codecs
 import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,31 +16,12 @@ from service.domain import Image
 from service.errors import InvalidCheckpoint, PromptTooLong
 from service.generalist import chat, rows
 from service.generalist.architecture import preprocess
+from service.generalist.asked import CACHE_BYTES, Asked
 from service.generalist.checkpoint import Checkpoint
 from service.generalist.choice import END, Answers, Distribution
 from service.generalist.linear import by_onednn
 from service.generalist.prefixes import PrefixCache
 from service.generalist.rows import Row, RowRead
-
-CACHE_BYTES = 256 << 20
-
-
-def spell(text: str) -> str:
-    """The text with one character per byte of its UTF-8: tokens may end within a character."""
-    return text.encode().decode("latin-1")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Which tokens continue `emitted`, the beginning of an answer to a prompt.
-
-    Choices and `emitted` are spelled by `spell`.
-    """
-
-    image: Image
-    text: str
-    answers: Answers
-    emitted: str
 
 
 class Decoder:
@@ -62,6 +42,12 @@ class Decoder:
         self._octets = {number: s.encode("latin-1") for s, number in self._token_ids.items()}
         self._stop_ids = self._tokenizer.convert_tokens_to_ids(list(chat.STOP_TOKENS))
         self._cache = PrefixCache(cache_bytes)
+
+    @property
+    def image_size(self) -> int:
+        """The side, in pixels, of what it sees of an image."""
+        size: int = self._config.vision_config.image_size
+        return size
 
     def distribution(self, image: Image, text: str, answers: Answers, emitted: str) -> Distribution:
         """As `distributions`, for one; raises PromptTooLong."""
@@ -193,8 +179,9 @@ class Decoder:
         """(1, image tokens, width) of each, computed together."""
         if not images:
             return {}
-        size = self._config.vision_config.image_size
-        pixels = torch.stack([preprocess(image.pixels, size) for image in images.values()])
+        pixels = torch.stack(
+            [preprocess(image.pixels, self.image_size) for image in images.values()]
+        )
         return dict(zip(images, self._model.image_features(pixels).unsqueeze(1), strict=True))
 
     def _words(self, ids: list[int]) -> Tensor:

@@ -1,24 +1,21 @@
-"""The generalist inside this process: for the nano checkpoint and machines without vLLM."""
+"""The generalist without a server: for the nano checkpoint and machines without vLLM."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-import torch
-
 from service import spans
-from service.domain import Completion, GeneralistIdentity, Image, Prompt
-from service.errors import GeneralistUnavailable, Overloaded, PromptTooLong
+from service.domain import Completion, GeneralistIdentity, Prompt
+from service.errors import GeneralistUnavailable, GscoError, Overloaded, PromptTooLong
 from service.generalist import choice
-from service.generalist.checkpoint import load
+from service.generalist.asked import CACHE_BYTES, Asked, Decoding, as_seen, spell
 from service.generalist.choice import Distribution
-from service.generalist.decoder import CACHE_BYTES, Asked, Decoder, spell
+from service.generalist.process import DecodingProcess
 from specialists.batcher import Batcher
 from specialists.errors import PoolOverloaded
 
@@ -30,11 +27,13 @@ T = TypeVar("T")
 
 
 class EmbeddedGeneralist:
-    """Answers from a checkpoint folder in a thread of its own.
+    """Answers from a checkpoint folder by a process of its own.
 
     Prompts with choices that wait are computed together, free text one token after another.
     At most `queue_size` prompts wait or run, more raise Overloaded. A prompt whose caller is gone
-    is dropped: before it starts, or between two tokens. `threads` are torch's own per computation.
+    is dropped: before it starts, or between two tokens. `threads` are torch's own per computation,
+    `cache_bytes` the memory for earlier prompts. A process that ends, or computes for longer than
+    `timeout_seconds`, is replaced; whom it was computing for gets GeneralistUnavailable.
     """
 
     def __init__(
@@ -45,15 +44,22 @@ class EmbeddedGeneralist:
         threads: int | None = None,
         queue_size: int = 32,
         cache_bytes: int = CACHE_BYTES,
+        timeout_seconds: float = 60.0,
     ) -> None:
         self._folder = folder
-        self._adapter = adapter
-        self._threads = threads
+        self._begin: Callable[[], Decoding] = partial(
+            DecodingProcess,
+            folder,
+            adapter=adapter,
+            threads=threads,
+            cache_bytes=cache_bytes,
+            timeout_seconds=timeout_seconds,
+        )
         self._queue_size = queue_size
-        self._cache_bytes = cache_bytes
         self._prompts = 0
         self._identity: GeneralistIdentity | None = None
-        self._decoder: Decoder | None = None
+        self._decoder: Decoding | None = None
+        self._recovery: asyncio.Task[None] | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._batcher: Batcher[_Turn, Distribution | PromptTooLong] | None = None
         self._choosing = asyncio.Semaphore(AT_ONCE)  # an answer of many steps waits only once
@@ -71,11 +77,13 @@ class EmbeddedGeneralist:
         self._worker = ThreadPoolExecutor(1, "generalist")
         self._choosing, self._free = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1)
         try:
-            decoder, self._identity = await self._in_worker(self._load)
+            decoder = self._decoder = await self._in_worker(self._begin)
         except BaseException:
             await self.close()
             raise
-        self._decoder = decoder
+        self._identity = GeneralistIdentity(
+            "embedded", self._folder.name, decoder.weights_sha256, SAMPLING
+        )
         self._batcher = Batcher(
             "generalist",
             partial(_in_turn, decoder),
@@ -87,15 +95,24 @@ class EmbeddedGeneralist:
 
     async def close(self) -> None:
         """Whoever waits for an answer gets GeneralistUnavailable; what runs is waited for."""
-        worker, self._worker, self._decoder = self._worker, None, None
+        worker, self._worker = self._worker, None
+        decoder, self._decoder = self._decoder, None
         batcher, self._batcher = self._batcher, None
         if batcher is not None:
             await batcher.close()
         if worker is not None:
             await asyncio.to_thread(worker.shutdown, cancel_futures=True)
+        if decoder is not None:
+            await asyncio.to_thread(decoder.close)
 
     async def check(self) -> None:
-        self._demand_decoder()
+        """Whoever finds that the decoder has ended has it started again."""
+        decoder = self._demand_decoder()
+        if decoder.is_ready:
+            return
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.create_task(self._recover(decoder), name="recover generalist")
+        raise GeneralistUnavailable("the generalist's process has ended and is started again")
 
     async def answer(self, prompt: Prompt) -> Completion:
         """The permitted answer that is most probable, with a probability per choice; or free text.
@@ -105,9 +122,10 @@ class EmbeddedGeneralist:
         """
         if not prompt.choices:
             return Completion("".join([piece async for piece in self.stream(prompt)]).strip())
-        self._demand_decoder()
+        decoder = self._demand_decoder()
         with self._place_in_queue():
-            return await self._choose(prompt)
+            image = await asyncio.to_thread(as_seen, prompt.image, decoder.image_size)
+            return await self._choose(replace(prompt, image=image))
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str, None]:
         """Free text in pieces, as it is written; together they are what `answer` gives.
@@ -117,7 +135,8 @@ class EmbeddedGeneralist:
         """
         decoder = self._demand_decoder()
         with self._place_in_queue():
-            pieces = decoder.pieces(prompt.image, prompt.text, prompt.max_tokens)
+            image = await asyncio.to_thread(as_seen, prompt.image, decoder.image_size)
+            pieces = decoder.pieces(image, prompt.text, prompt.max_tokens)
             begun, first_came = spans.until(spans.GENERALIST_QUEUE), spans.until(spans.FIRST_TOKEN)
             write = _after(begun, lambda: next(pieces, None))
             while (piece := await self._in_worker(write)) is not None:
@@ -170,21 +189,14 @@ class EmbeddedGeneralist:
         finally:
             self._prompts -= 1
 
-    def _demand_decoder(self) -> Decoder:
+    def _demand_decoder(self) -> Decoding:
         if self._decoder is None:
             raise GeneralistUnavailable(f"the generalist of '{self._folder}' is not started")
         return self._decoder
 
-    def _load(self) -> tuple[Decoder, GeneralistIdentity]:
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
-        checkpoint = load(self._folder, self._adapter)
-        decoder = Decoder(checkpoint, self._cache_bytes)
-        _warm_up(decoder)
-        identity = GeneralistIdentity(
-            "embedded", self._folder.name, checkpoint.weights_sha256, SAMPLING
-        )
-        return decoder, identity
+    async def _recover(self, decoder: Decoding) -> None:
+        with suppress(GscoError):  # the next check tries again
+            await self._in_worker(decoder.be_ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +207,7 @@ class _Turn:
     begun: Callable[[], None]
 
 
-def _in_turn(decoder: Decoder, turns: Sequence[_Turn]) -> list[Distribution | PromptTooLong]:
+def _in_turn(decoder: Decoding, turns: Sequence[_Turn]) -> list[Distribution | PromptTooLong]:
     for turn in turns:
         turn.begun()
     return decoder.distributions([turn.asked for turn in turns])
@@ -209,9 +221,3 @@ def _after(begun: Callable[[], None], work: Callable[[], T]) -> Callable[[], T]:
         return work()
 
     return turn
-
-
-def _warm_up(decoder: Decoder) -> None:
-    """The first computation allocates and compiles: not at the cost of the first case."""
-    blank = Image(np.zeros((8, 8, 3), np.uint8), sha256="", media_type="image/png")
-    decoder.distribution(blank, "Ready?", choice.Answers(("yes", "no")), "")

@@ -11,9 +11,10 @@ from decoding import EVIDENCE, INITIAL, LABELS, Worked
 from tiny_generalist import a_checkpoint
 
 from service.errors import PromptTooLong
+from service.generalist.asked import Asked, spell
 from service.generalist.checkpoint import CONFIG, load
 from service.generalist.choice import Answers
-from service.generalist.decoder import Asked, Decoder, spell
+from service.generalist.decoder import Decoder
 from service.generalist.prefixes import Prefix, PrefixCache
 from service.generalist.rows import RowRead
 

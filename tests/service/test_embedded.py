@@ -1,7 +1,11 @@
-"""The generalist in this process: how it behaves under pressure."""
+"""The embedded generalist: how it behaves under pressure, and when its process is lost."""
 
 import asyncio
 import gc
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -10,13 +14,27 @@ from threading import Event
 import numpy as np
 import pytest
 from builders import a_picture, a_prompt, an_image
-from decoding import INITIAL, LABELS, Worked
+from decoding import INITIAL, LABELS, InThisProcess, Worked
 from tiny_generalist import a_checkpoint
+from waiting import until
 
 from service.domain import Image, Prompt
 from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded, PromptTooLong
 from service.generalist.checkpoint import load
 from service.generalist.embedded import EmbeddedGeneralist
+from service.generalist.process import DecodingProcess
+
+SERVES = """
+import asyncio, pathlib, sys
+from service.generalist.embedded import EmbeddedGeneralist
+
+async def serve():
+    await EmbeddedGeneralist(pathlib.Path(sys.argv[1])).start()
+    print("started", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(serve())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_one_prompt_too_many_is_overload(folder: Path) -> None:
-    async with started(EmbeddedGeneralist(folder, queue_size=2)) as generalist:
+    async with started(InThisProcess(folder, queue_size=2)) as generalist:
         waiting = [asyncio.create_task(generalist.answer(a_prompt())) for _ in range(2)]
         await asyncio.sleep(0)
 
@@ -39,8 +57,8 @@ async def test_one_prompt_too_many_is_overload(folder: Path) -> None:
 
 
 async def test_prompts_that_wait_are_computed_together(folder: Path) -> None:
-    async with started(EmbeddedGeneralist(folder)) as generalist:
-        worked = Worked(generalist._demand_decoder())
+    async with started(InThisProcess(folder)) as generalist:
+        worked = Worked(generalist.decoder)
         prompts = [Prompt(an_image(a_picture(seed=s)), INITIAL, LABELS.choices) for s in range(5)]
         async with generalist._free:
             waiting = [asyncio.create_task(generalist.answer(prompt)) for prompt in prompts]
@@ -51,7 +69,7 @@ async def test_prompts_that_wait_are_computed_together(folder: Path) -> None:
 
 
 async def test_one_too_long_is_refused_and_its_company_answered(folder: Path) -> None:
-    async with started(EmbeddedGeneralist(folder)) as generalist:
+    async with started(InThisProcess(folder)) as generalist:
         asked = [a_prompt(), a_prompt("word " * 600), a_prompt()]
         async with generalist._free:
             waiting = [asyncio.create_task(generalist.answer(prompt)) for prompt in asked]
@@ -62,8 +80,8 @@ async def test_one_too_long_is_refused_and_its_company_answered(folder: Path) ->
 
 
 async def test_abandoned_prompts_are_not_computed(folder: Path) -> None:
-    async with started(EmbeddedGeneralist(folder)) as generalist:
-        worked = Worked(generalist._demand_decoder())
+    async with started(InThisProcess(folder)) as generalist:
+        worked = Worked(generalist.decoder)
         async with generalist._free:
             abandoned = asyncio.create_task(generalist.answer(a_prompt()))
             await asyncio.sleep(0.01)
@@ -77,8 +95,8 @@ async def test_abandoned_prompts_are_not_computed(folder: Path) -> None:
 
 
 async def test_an_abandoned_text_stops_between_two_tokens(folder: Path) -> None:
-    async with started(EmbeddedGeneralist(folder)) as generalist:
-        worked = Worked(generalist._demand_decoder())
+    async with started(InThisProcess(folder)) as generalist:
+        worked = Worked(generalist.decoder)
         async with aclosing(generalist.stream(a_long_text())) as pieces:
             await anext(pieces)
 
@@ -90,7 +108,7 @@ async def test_an_abandoned_text_stops_between_two_tokens(folder: Path) -> None:
 
 
 async def test_others_have_their_turn_while_a_text_is_written(folder: Path) -> None:
-    async with started(EmbeddedGeneralist(folder)) as generalist:
+    async with started(InThisProcess(folder)) as generalist:
         writing = asyncio.create_task(generalist.answer(a_long_text()))
         await asyncio.sleep(0.01)
 
@@ -102,7 +120,7 @@ async def test_others_have_their_turn_while_a_text_is_written(folder: Path) -> N
 
 
 async def test_a_reader_who_forgets_a_stream_gives_its_place_back(folder: Path) -> None:
-    async with started(EmbeddedGeneralist(folder, queue_size=1)) as generalist:
+    async with started(InThisProcess(folder, queue_size=1)) as generalist:
         async for _ in generalist.stream(a_long_text()):
             break
         gc.collect()
@@ -113,7 +131,7 @@ async def test_a_reader_who_forgets_a_stream_gives_its_place_back(folder: Path) 
 
 async def test_a_stream_takes_a_place_in_the_queue(folder: Path) -> None:
     async with (
-        started(EmbeddedGeneralist(folder, queue_size=1)) as generalist,
+        started(InThisProcess(folder, queue_size=1)) as generalist,
         aclosing(generalist.stream(a_long_text())) as pieces,
     ):
         await anext(pieces)
@@ -123,7 +141,7 @@ async def test_a_stream_takes_a_place_in_the_queue(folder: Path) -> None:
 
 
 async def test_closing_ends_a_stream(folder: Path) -> None:
-    generalist = EmbeddedGeneralist(folder)
+    generalist = InThisProcess(folder)
     await generalist.start()
     pieces = generalist.stream(a_long_text())
     await anext(pieces)
@@ -135,7 +153,7 @@ async def test_closing_ends_a_stream(folder: Path) -> None:
 
 
 async def test_closing_answers_those_who_wait(folder: Path) -> None:
-    generalist = EmbeddedGeneralist(folder)
+    generalist = InThisProcess(folder)
     await generalist.start()
     async with generalist._free:
         waiting = asyncio.create_task(generalist.answer(a_prompt()))
@@ -147,7 +165,7 @@ async def test_closing_answers_those_who_wait(folder: Path) -> None:
 
 
 async def test_closing_waits_for_what_runs_and_lets_nobody_wait_with_it(folder: Path) -> None:
-    generalist = EmbeddedGeneralist(folder)
+    generalist = InThisProcess(folder)
     await generalist.start()
     running, released = Event(), Event()
 
@@ -155,7 +173,7 @@ async def test_closing_waits_for_what_runs_and_lets_nobody_wait_with_it(folder: 
         running.set()
         released.wait(10)
 
-    generalist._demand_decoder()._model.vision_model.register_forward_pre_hook(wait)
+    generalist.decoder._model.vision_model.register_forward_pre_hook(wait)
     asked = asyncio.create_task(generalist.answer(a_prompt()))
     await asyncio.to_thread(running.wait, 10)
     closing = asyncio.create_task(generalist.close())
@@ -169,7 +187,7 @@ async def test_closing_waits_for_what_runs_and_lets_nobody_wait_with_it(folder: 
 
 
 async def test_answers_again_after_another_start(folder: Path) -> None:
-    generalist = EmbeddedGeneralist(folder)
+    generalist = InThisProcess(folder)
     answers = []
     for _ in range(2):
         async with started(generalist):
@@ -179,7 +197,7 @@ async def test_answers_again_after_another_start(folder: Path) -> None:
 
 
 async def test_does_not_answer_before_the_start(folder: Path) -> None:
-    generalist = EmbeddedGeneralist(folder)
+    generalist = InThisProcess(folder)
 
     with pytest.raises(GeneralistUnavailable, match="not started"):
         await generalist.answer(a_prompt())
@@ -191,12 +209,12 @@ async def test_a_damaged_folder_is_said_at_the_start(tmp_path: Path) -> None:
 
 
 async def test_names_its_weights(folder: Path) -> None:
-    async with started(EmbeddedGeneralist(folder)) as generalist:
+    async with started(InThisProcess(folder)) as generalist:
         assert generalist.identity.weights_sha256 == load(folder).weights_sha256
 
 
 async def test_two_frames_of_one_file_are_two_images(folder: Path) -> None:
-    generalist = EmbeddedGeneralist(folder)
+    generalist = InThisProcess(folder)
     await generalist.start()
     first = Image(np.zeros((32, 32, 3), np.uint8), "same bytes", "application/dicom")
     second = Image(np.full((32, 32, 3), 200, np.uint8), "same bytes", "application/dicom")
@@ -208,6 +226,89 @@ async def test_two_frames_of_one_file_are_two_images(folder: Path) -> None:
 
     assert answers[0].probabilities != answers[1].probabilities
     await generalist.close()
+
+
+async def test_a_process_that_is_killed_is_replaced(folder: Path) -> None:
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        before = await generalist.answer(a_prompt())
+        process = process_of(generalist)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+        with pytest.raises(GeneralistUnavailable, match="started again"):
+            await generalist.check()
+        await until(lambda: generalist._demand_decoder().is_ready)
+
+        await generalist.check()
+        assert await generalist.answer(a_prompt()) == before
+
+
+async def test_whoever_it_computed_for_is_told_and_others_are_answered(folder: Path) -> None:
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        process = process_of(generalist)
+        process.send_signal(signal.SIGSTOP)
+        asked = asyncio.create_task(generalist.answer(a_prompt()))
+        await asyncio.sleep(0.1)
+        process.kill()
+
+        with pytest.raises(GeneralistUnavailable, match="ended"):
+            await asked
+        assert await generalist.answer(a_prompt())
+
+
+async def test_a_text_ends_with_the_process_that_writes_it(folder: Path) -> None:
+    async with (
+        started(EmbeddedGeneralist(folder)) as generalist,
+        aclosing(generalist.stream(a_long_text())) as pieces,
+    ):
+        await anext(pieces)
+        process = process_of(generalist)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+        with pytest.raises(GeneralistUnavailable, match="while it wrote"):
+            await anext(pieces)
+
+
+@pytest.mark.parametrize("words", [1, 2_000_000])
+async def test_a_computation_that_never_ends_is_ended(folder: Path, words: int) -> None:
+    async with started(EmbeddedGeneralist(folder, timeout_seconds=0.5)) as generalist:
+        process_of(generalist).send_signal(signal.SIGSTOP)
+
+        with pytest.raises(GeneralistUnavailable, match=r"longer than 0\.5 s"):
+            await generalist.answer(a_prompt("word " * words))
+
+        assert await generalist.answer(a_prompt())
+
+
+async def test_no_other_weights_answer_under_the_same_name(folder: Path, tmp_path: Path) -> None:
+    changing = shutil.copytree(folder, tmp_path / "tiny")
+    async with started(EmbeddedGeneralist(changing)) as generalist:
+        shutil.rmtree(changing)
+        a_checkpoint(changing, seed=1)
+        process = process_of(generalist)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+        with pytest.raises(GeneralistUnavailable, match="has changed"):
+            await generalist.answer(a_prompt())
+
+
+async def test_the_process_ends_with_a_service_that_is_killed(folder: Path) -> None:
+    command = [sys.executable, "-c", SERVES, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as service:  # noqa: ASYNC220
+        assert service.stdout is not None
+        assert await asyncio.to_thread(service.stdout.readline) == b"started\n"
+        service.kill()
+
+        await asyncio.to_thread(service.stdout.read)  # until the last who could write is gone
+
+
+def process_of(generalist: EmbeddedGeneralist) -> subprocess.Popen[bytes]:
+    decoder = generalist._demand_decoder()
+    assert isinstance(decoder, DecodingProcess)
+    assert decoder._running is not None
+    return decoder._running.process
 
 
 def a_long_text() -> Prompt:

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from builders import an_image
+from decoding import Borrowing, a_process
 from openai_server import OpenAiServer
 from tiny_generalist import a_checkpoint
 from vllm_server import vllm_serving
@@ -17,6 +18,7 @@ from vllm_server import vllm_serving
 from service.domain import Image, Prompt
 from service.errors import GeneralistUnavailable, PromptTooLong
 from service.generalist.embedded import EmbeddedGeneralist
+from service.generalist.process import DecodingProcess
 from service.generalist.vllm import VllmGeneralist
 
 MODEL = "tiny"
@@ -56,6 +58,13 @@ def real_server(
         yield base_url
 
 
+@pytest.fixture(scope="module")
+def process(folder: Path) -> Iterator[DecodingProcess]:
+    process = a_process(folder)
+    yield process
+    process.close()
+
+
 @pytest.fixture(
     params=[
         "embedded",
@@ -63,22 +72,20 @@ def real_server(
         pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]),
     ]
 )
-async def engine(
-    request: pytest.FixtureRequest, folder: Path, real_server: Callable[[], str]
-) -> AsyncIterator[Engine]:
-    engine = an_engine(request.param, folder, real_server)
+async def engine(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Engine]:
+    engine = an_engine(request, folder)
     await engine.start()
     yield engine
     await engine.close()
 
 
-def an_engine(kind: str, folder: Path, real_server: Callable[[], str]) -> Engine:
-    if kind == "embedded":
-        return EmbeddedGeneralist(folder, threads=1)
-    if kind == "openai":
+def an_engine(request: pytest.FixtureRequest, folder: Path) -> Engine:
+    if request.param == "embedded":
+        return Borrowing(folder, request.getfixturevalue("process"))
+    if request.param == "openai":
         transport = httpx.ASGITransport(OpenAiServer(folder, MODEL).app)
         return VllmGeneralist("http://generalist", MODEL, transport=transport)
-    return VllmGeneralist(real_server(), MODEL)
+    return VllmGeneralist(request.getfixturevalue("real_server")(), MODEL)
 
 
 def a_prompt(text: str = TEXT, choices: tuple[str, ...] = LABELS, **fields: Any) -> Prompt:
@@ -228,8 +235,10 @@ async def test_is_unavailable_once_closed(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("several", [False, True])
-async def test_both_engines_give_the_same_probabilities(folder: Path, several: bool) -> None:
-    embedded = EmbeddedGeneralist(folder)
+async def test_both_engines_give_the_same_probabilities(
+    folder: Path, process: DecodingProcess, several: bool
+) -> None:
+    embedded = Borrowing(folder, process)
     await embedded.start()
     transport = httpx.ASGITransport(OpenAiServer(folder, MODEL).app)
     remote = VllmGeneralist("http://generalist", MODEL, transport=transport)
