@@ -116,7 +116,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _described(error: BaseException) -> dict[str, Any]:
-    described: dict[str, Any] = {"type": type(error).__name__, "at": list(_places(error))}
+    described: dict[str, Any] = {"type": type(error).__name__, "at": list(places(error))}
     if type(error).__module__.split(".")[0] in OUR_PACKAGES:
         described["text"] = str(error)
     if isinstance(error, BaseExceptionGroup):
@@ -124,7 +124,8 @@ def _described(error: BaseException) -> dict[str, Any]:
     return described
 
 
-def _places(error: BaseException) -> Iterator[str]:
+def places(error: BaseException) -> Iterator[str]:
+    """Where an error came through, outermost first; nothing of what was computed there."""
     step = error.__traceback__
     while step is not None:
         code = step.tb_frame.f_code

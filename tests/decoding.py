@@ -1,5 +1,6 @@
 """What stories of the decoder and of its engine share: prompts, and what was computed."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,10 @@ def a_process(folder: Path) -> DecodingProcess:
     return DecodingProcess(
         folder, adapter=None, threads=1, cache_bytes=CACHE_BYTES, timeout_seconds=60
     )
+
+
+def process_of(generalist: EmbeddedGeneralist) -> subprocess.Popen[bytes]:
+    decoder = generalist._demand_decoder()
+    assert isinstance(decoder, DecodingProcess)
+    assert decoder._running is not None
+    return decoder._running.process

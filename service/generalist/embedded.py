@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from specialists.errors import PoolOverloaded
 SAMPLING = "greedy, float32"
 AT_ONCE = 8  # answers that are being found; others wait for a place among them
 BATCH = 4  # prompts in one computation: most of the gain, and a step waits for no longer one
+RETRY_SECONDS = 10.0  # between two starts that fail
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class EmbeddedGeneralist:
         self._identity: GeneralistIdentity | None = None
         self._decoder: Decoding | None = None
         self._recovery: asyncio.Task[None] | None = None
+        self._why = ""
         self._worker: ThreadPoolExecutor | None = None
         self._batcher: Batcher[_Turn, Distribution | PromptTooLong] | None = None
         self._choosing = asyncio.Semaphore(AT_ONCE)  # an answer of many steps waits only once
@@ -98,6 +100,8 @@ class EmbeddedGeneralist:
         worker, self._worker = self._worker, None
         decoder, self._decoder = self._decoder, None
         batcher, self._batcher = self._batcher, None
+        if self._recovery is not None:
+            self._recovery.cancel()
         if batcher is not None:
             await batcher.close()
         if worker is not None:
@@ -111,8 +115,9 @@ class EmbeddedGeneralist:
         if decoder.is_ready:
             return
         if self._recovery is None or self._recovery.done():
+            self._why = "the generalist's process has ended and is started again"
             self._recovery = asyncio.create_task(self._recover(decoder), name="recover generalist")
-        raise GeneralistUnavailable("the generalist's process has ended and is started again")
+        raise GeneralistUnavailable(self._why)
 
     async def answer(self, prompt: Prompt) -> Completion:
         """The permitted answer that is most probable, with a probability per choice; or free text.
@@ -195,8 +200,11 @@ class EmbeddedGeneralist:
         return self._decoder
 
     async def _recover(self, decoder: Decoding) -> None:
-        with suppress(GscoError):  # the next check tries again
+        try:
             await self._in_worker(decoder.be_ready)
+        except GscoError as error:
+            self._why = str(error)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from service.domain import Image
 from service.errors import GeneralistUnavailable, PromptTooLong
 from service.generalist.asked import Asked
 from service.generalist.choice import Distribution
 from service.generalist.wire import Checkpoint, Distributions, Piece, Question, Ready, Request, Text
+
+log = structlog.stdlib.get_logger(__name__)
 
 _ENDED = "the generalist's process has ended"
 _LATE = object()
@@ -78,6 +82,8 @@ class DecodingProcess:
         """Starts another process where the last one has ended; raises GeneralistUnavailable."""
         if self.is_ready:
             return
+        if self._running is not None:
+            self._lose()
         ready = self._start()
         if ready != self._ready:
             self._discard()
@@ -108,16 +114,7 @@ class DecodingProcess:
         return self._exchange(Request(question, tuple(left)), self._timeout_seconds)
 
     def _start(self) -> Ready:
-        self._discard()
-        here, there = _pipe(self._timeout_seconds)
-        with there:
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                (sys.executable, "-P", "-m", "service.generalist.worker", str(there.fileno())),
-                pass_fds=(there.fileno(),),
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C is the service's business
-            )
-        self._running = _Running(process, here)
+        self._running = _spawned(self._timeout_seconds)
         try:
             ready: Ready = self._exchange(self._checkpoint, None)
         except BaseException:
@@ -136,10 +133,10 @@ class DecodingProcess:
         except BlockingIOError:  # it takes nothing
             reply = _LATE
         except (EOFError, OSError):
-            self._discard()
+            self._lose()
             raise GeneralistUnavailable(_ENDED) from None
         if reply is _LATE:
-            self._discard()
+            self._lose()
             raise GeneralistUnavailable(f"the generalist took longer than {seconds:g} s")
         if isinstance(reply, Exception):
             raise reply
@@ -152,6 +149,30 @@ class DecodingProcess:
             running.pipe.close()
             running.process.kill()
             running.process.wait()
+
+    def _lose(self) -> None:
+        """Gives it up; whoever looks after the service is told."""
+        running = self._running
+        self._discard()
+        if running is not None:
+            log.warning("generalist process ended", status=running.process.returncode)
+
+
+def _spawned(seconds: float) -> _Running:
+    here, there = _pipe(seconds)
+    with there:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                (sys.executable, "-P", "-m", "service.generalist.worker", str(there.fileno())),
+                pass_fds=(there.fileno(),),
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is the service's business
+            )
+        except OSError as error:
+            here.close()
+            problem = f"the generalist's process does not start: {error.strerror}"
+            raise GeneralistUnavailable(problem) from error
+    return _Running(process, here)
 
 
 def _pipe(seconds: float) -> tuple[Connection, Connection]:

@@ -7,6 +7,10 @@ from service.domain import Image
 from service.generalist.asked import Asked
 
 
+class ComputationFailed(Exception):
+    """A defect, and its place; what it says quotes no prompt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What to load, and what the decoder may use."""

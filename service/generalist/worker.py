@@ -6,7 +6,6 @@ It ends when the other end of the pipe is closed, whatever became of the service
 import gc
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -19,7 +18,16 @@ from service.errors import GeneralistUnavailable, GscoError
 from service.generalist.checkpoint import load
 from service.generalist.choice import Answers
 from service.generalist.decoder import Decoder
-from service.generalist.wire import Checkpoint, Distributions, Question, Ready, Request, Text
+from service.generalist.wire import (
+    Checkpoint,
+    ComputationFailed,
+    Distributions,
+    Question,
+    Ready,
+    Request,
+    Text,
+)
+from service.telemetry import places
 
 Texts = dict[int, Iterator[str]]
 
@@ -32,7 +40,7 @@ def work(pipe: Connection) -> None:
         try:
             decoder, ready = _loaded(pipe.recv())
         except Exception as error:  # noqa: BLE001 raised again in the service
-            pipe.send(error)
+            pipe.send(_told(error))
             return
         pipe.send(ready)
         _answer(pipe, decoder)
@@ -64,9 +72,7 @@ def _answer(pipe: Connection, decoder: Decoder) -> None:
         try:
             answer = _answered(decoder, texts, request.question)
         except Exception as error:  # noqa: BLE001 raised again in the service
-            answer = error
-            if not isinstance(error, GscoError):
-                error.add_note(traceback.format_exc())
+            answer = _told(error)
         pipe.send(answer)
 
 
@@ -79,6 +85,13 @@ def _answered(decoder: Decoder, texts: Texts, question: Question) -> object:
     elif question.number not in texts:
         raise GeneralistUnavailable("the generalist's process was lost while it wrote")
     return next(texts[question.number], None)
+
+
+def _told(error: Exception) -> Exception:
+    """As the service may hear of it: its own errors, and of others where they came from."""
+    if isinstance(error, GscoError):
+        return error
+    return ComputationFailed(f"{type(error).__name__} at {', '.join(places(error))}")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
 from builders import a_picture, a_prompt, an_image
-from decoding import INITIAL, LABELS, InThisProcess, Worked
+from decoding import INITIAL, LABELS, InThisProcess, Worked, process_of
 from tiny_generalist import a_checkpoint
 from waiting import until
 
@@ -22,7 +23,7 @@ from service.domain import Image, Prompt
 from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded, PromptTooLong
 from service.generalist.checkpoint import load
 from service.generalist.embedded import EmbeddedGeneralist
-from service.generalist.process import DecodingProcess
+from service.generalist.wire import ComputationFailed
 
 SERVES = """
 import asyncio, pathlib, sys
@@ -290,8 +291,22 @@ async def test_no_other_weights_answer_under_the_same_name(folder: Path, tmp_pat
         process.kill()
         await asyncio.to_thread(process.wait)
 
+        with pytest.raises(GeneralistUnavailable, match="started again"):
+            await generalist.check()
         with pytest.raises(GeneralistUnavailable, match="has changed"):
             await generalist.answer(a_prompt())
+        with pytest.raises(GeneralistUnavailable, match="has changed"):
+            await generalist.check()
+
+
+async def test_a_defect_in_the_process_names_its_place_and_quotes_nothing(folder: Path) -> None:
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        broken = replace(a_prompt(), text=None)  # type: ignore[arg-type]
+
+        with pytest.raises(ComputationFailed, match=r"Error at service\.generalist\.worker:\d+"):
+            await generalist.answer(broken)
+
+        assert await generalist.answer(a_prompt())
 
 
 async def test_the_process_ends_with_a_service_that_is_killed(folder: Path) -> None:
@@ -302,13 +317,6 @@ async def test_the_process_ends_with_a_service_that_is_killed(folder: Path) -> N
         service.kill()
 
         await asyncio.to_thread(service.stdout.read)  # until the last who could write is gone
-
-
-def process_of(generalist: EmbeddedGeneralist) -> subprocess.Popen[bytes]:
-    decoder = generalist._demand_decoder()
-    assert isinstance(decoder, DecodingProcess)
-    assert decoder._running is not None
-    return decoder._running.process
 
 
 def a_long_text() -> Prompt:

@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from decoding import process_of
 from fakes import FakeSpecialists
 from mortal_generalist import MODEL, Mortal, a_mortal_generalist
 from serving import Service, a_service, problem_of
+from tiny_generalist import a_checkpoint
 from waiting import until_told
 
+from service.generalist.embedded import EmbeddedGeneralist
 from service.generalist.vllm import VllmGeneralist
 
 FOUND_OUT_SECONDS = 2.0
@@ -105,6 +108,31 @@ async def test_under_load_no_call_fails_unexpectedly_and_every_job_ends(
     assert noticed < FOUND_OUT_SECONDS
     assert ended == {"succeeded": 20}
     assert set(statuses) == {201, 503}
+
+
+@pytest.mark.slow
+async def test_the_embedded_generalists_process_is_killed_under_load(
+    home: Path, tmp_path: Path
+) -> None:
+    a_checkpoint(tmp_path / "tiny")
+    generalist = EmbeddedGeneralist(tmp_path / "tiny")
+    statuses, over = Counter[int](), asyncio.Event()
+    async with a_service(home, generalist=generalist, in_sql=True) as service:  # type: ignore[arg-type]
+        callers = [asyncio.create_task(call(service, statuses, over)) for _ in range(CALLERS)]
+        jobs = [await job(service) for _ in range(10)]
+        for _ in range(3):
+            await asyncio.sleep(2)
+            process_of(generalist).kill()
+        recovered = await seconds_until(service, 200)
+        over.set()
+        await asyncio.gather(*callers)
+        async with asyncio.timeout(60):
+            ended = Counter([await finished(service, id) for id in jobs])
+
+    sys.stdout.write(f"{statuses}, {recovered:.2f} s\n")
+    assert ended == {"succeeded": 10}
+    assert set(statuses) <= {201, 503}
+    assert statuses[201]
 
 
 async def call(service: Service, statuses: Counter[int], over: asyncio.Event) -> None:
