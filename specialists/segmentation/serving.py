@@ -6,6 +6,8 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from specialists import transforms
 from specialists.batcher import Batcher, Told, nobody
 from specialists.description import LoadedPanel, described_by
@@ -17,6 +19,7 @@ from specialists.segmentation.shelf import Shelf
 from specialists.task import Task
 
 QUEUE = 64
+MAX_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Segmenters:
             executor=executor,
             workers=workers,
             queue_size=QUEUE,
-            max_batch=1,
+            max_batch=MAX_BATCH,
             told=told,
         )
 
@@ -102,35 +105,52 @@ class Segmenters:
         )
 
     def _answer(self, requests: Sequence[tuple[Pixels, Task]]) -> list[Segmented]:
-        return [self._segmented(pixels, task) for pixels, task in requests]
+        """Images of one task are outlined together."""
+        answers: dict[int, Segmented] = {}
+        for task in dict.fromkeys(task for _, task in requests):
+            places = [place for place, (_, other) in enumerate(requests) if other == task]
+            segmented = self._segmented([requests[place][0] for place in places], task)
+            answers.update(zip(places, segmented, strict=True))
+        return [answers[place] for place in range(len(requests))]
 
-    def _segmented(self, pixels: Pixels, task: Task) -> Segmented:
+    def _segmented(self, images: Sequence[Pixels], task: Task) -> list[Segmented]:
         found, missing = self.find(task)
-        outlined = [_outlined(segmenter, pixels) for segmenter in found]
-        return Segmented(
-            tuple(one for one in outlined if isinstance(one, Segmentation)),
-            (*missing, *(one for one in outlined if isinstance(one, MissingSpecialist))),
-        )
+        by_image = zip(*(_outlined(segmenter, images) for segmenter in found), strict=True)
+        return [
+            Segmented(
+                tuple(one for one in outlined if isinstance(one, Segmentation)),
+                (*missing, *(one for one in outlined if isinstance(one, MissingSpecialist))),
+            )
+            for outlined in (by_image if found else [()] * len(images))
+        ]
 
 
-def _outlined(segmenter: Segmenter, pixels: Pixels) -> Segmentation | MissingSpecialist:
+def _outlined(
+    segmenter: Segmenter, images: Sequence[Pixels]
+) -> list[Segmentation | MissingSpecialist]:
+    """Together; where that fails each alone, so that one image fails by itself."""
     try:
-        return segmentation(segmenter, pixels)
+        return list(segmentations(segmenter, images))
     except Exception as error:  # noqa: BLE001 whatever went wrong, the others answer
+        if len(images) > 1:
+            return [one for image in images for one in _outlined(segmenter, [image])]
         reason = f"failed on this image: {type(error).__name__}"
-        return MissingSpecialist(segmenter.name, reason)
+        return [MissingSpecialist(segmenter.name, reason)]
 
 
-def segmentation(segmenter: Segmenter, pixels: Pixels) -> Segmentation:
-    """What one specialist outlines on one image; raises FloatingPointError, ValueError."""
+def segmentations(segmenter: Segmenter, images: Sequence[Pixels]) -> list[Segmentation]:
+    """What one specialist outlines on each image; raises FloatingPointError, ValueError."""
     manifest = segmenter.manifest
-    resized = transforms.resize(pixels, manifest.preprocessing.input_size)
-    chances = network.forward(segmenter, resized[None])[0]
-    return Segmentation(
-        specialist=segmenter.name,
-        segment=manifest.labels[0],
-        weights_sha256=manifest.weights_sha256,
-        **asdict(evidence.told(chances)),
-        validation_dice=manifest.validation.get("dice"),
-        map=chances,
-    )
+    size = manifest.preprocessing.input_size
+    resized = np.stack([transforms.resize(pixels, size) for pixels in images])
+    return [
+        Segmentation(
+            specialist=segmenter.name,
+            segment=manifest.labels[0],
+            weights_sha256=manifest.weights_sha256,
+            **asdict(evidence.told(chances)),
+            validation_dice=manifest.validation.get("dice"),
+            map=chances,
+        )
+        for chances in network.forward(segmenter, resized)
+    ]

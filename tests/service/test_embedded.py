@@ -303,7 +303,9 @@ async def test_a_defect_in_the_process_names_its_place_and_quotes_nothing(folder
     async with started(EmbeddedGeneralist(folder)) as generalist:
         broken = replace(a_prompt(), text=None)  # type: ignore[arg-type]
 
-        with pytest.raises(ComputationFailed, match=r"Error at service\.generalist\.worker:\d+"):
+        with pytest.raises(
+            ComputationFailed, match=r"^TypeError at .* service\.generalist\.chat:\d+ plain$"
+        ):
             await generalist.answer(broken)
 
         assert await generalist.answer(a_prompt())

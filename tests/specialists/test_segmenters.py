@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from specialists import loader
 from specialists.catalogue import Scale
@@ -17,6 +18,7 @@ from specialists.loader import Manifest
 from specialists.pool import SpecialistPool
 from specialists.prediction import Pixels
 from specialists.segmentation import evidence, models, network, serving
+from specialists.segmentation.network import Segmenter
 from specialists.task import Label, Task, parse
 
 ONE = ("alexnet",)
@@ -192,6 +194,30 @@ async def test_many_at_once_are_all_outlined_alike(
     together = await asyncio.gather(*(pool.consult(pixels, task) for _ in range(10)))
 
     assert all(one.segmentations == (alone,) for one in together)
+
+
+async def test_images_that_wait_are_outlined_together_and_fail_alone(
+    pool: SpecialistPool, task: Task, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, white = [], np.full_like(pixels, 255)
+    forward = network.forward
+
+    def watched(segmenter: Segmenter, images: Pixels) -> NDArray[np.float32]:
+        computed.append(len(images))
+        if any(image.min() == 255 for image in images):
+            raise FloatingPointError
+        return forward(segmenter, images)
+
+    monkeypatch.setattr(network, "forward", watched)
+    async with pool._workers, pool._workers:  # all of them
+        asked = [asyncio.create_task(pool.outline(one, task)) for one in (pixels, white, pixels)]
+        await asyncio.sleep(0)
+    first, failed, last = await asyncio.gather(*asked)
+
+    assert computed == [3, 1, 1, 1]
+    assert first.segmentations == last.segmentations
+    assert [one.reason for one in failed.missing] == ["failed on this image: FloatingPointError"]
+    assert first.missing == last.missing == failed.segmentations == ()
 
 
 async def test_it_is_listed_with_the_panel(pool: SpecialistPool, home: Path, task: Task) -> None:
