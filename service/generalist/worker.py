@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from service.domain import Image
-from service.errors import GeneralistUnavailable, GscoError
+from service.errors import GeneralistUnavailable, GscoError, InvalidCheckpoint
+from service.generalist.checkpoint import Checkpoint as Loaded
 from service.generalist.checkpoint import load
 from service.generalist.choice import Answers
 from service.generalist.decoder import Decoder
@@ -55,12 +56,20 @@ def warm_up(decoder: Decoder) -> None:
 def _loaded(checkpoint: Checkpoint) -> tuple[Decoder, Ready]:
     if checkpoint.threads is not None:
         torch.set_num_threads(checkpoint.threads)
-    loaded = load(checkpoint.folder, checkpoint.adapter)
+    loaded = _read(checkpoint)
     decoder = Decoder(loaded, checkpoint.cache_bytes)
     warm_up(decoder)
     gc.collect()
     gc.freeze()  # the libraries' objects stay: each round of the collector would look at them
     return decoder, Ready(loaded.weights_sha256, decoder.image_size)
+
+
+def _read(checkpoint: Checkpoint) -> Loaded:
+    try:
+        return load(checkpoint.folder, checkpoint.adapter)
+    except OSError as error:
+        place, problem = error.filename or checkpoint.folder, error.strerror or error
+        raise InvalidCheckpoint(f"'{place}' cannot be read: {problem}") from error
 
 
 def _answer(pipe: Connection, decoder: Decoder) -> None:

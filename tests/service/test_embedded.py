@@ -25,7 +25,7 @@ from waiting import until
 from service.domain import Image, Prompt
 from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded, PromptTooLong
 from service.generalist import process
-from service.generalist.checkpoint import load
+from service.generalist.checkpoint import CONFIG, load
 from service.generalist.embedded import EmbeddedGeneralist
 from service.generalist.wire import ComputationFailed
 
@@ -380,6 +380,15 @@ async def test_a_lost_process_is_told_with_its_reason(folder: Path) -> None:
     (told,) = [line for line in lines if line["event"] == "generalist process ended"]
     assert str(told["exc_info"]) == "the generalist took longer than 0.5 s"
     assert told["status"] == -signal.SIGKILL
+
+
+async def test_a_file_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "tiny")
+    (broken / CONFIG).unlink()
+    (broken / CONFIG).mkdir()
+
+    with pytest.raises(InvalidCheckpoint, match=r"config\.json' cannot be read: Is a directory"):
+        await EmbeddedGeneralist(broken).start()
 
 
 async def test_a_defect_in_the_process_names_its_place_and_quotes_nothing(folder: Path) -> None:
