@@ -26,6 +26,7 @@ from service.errors import GeneralistUnavailable, GscoError, PromptTooLong
 from service.generalist.asked import Asked
 from service.generalist.choice import Distribution
 from service.generalist.wire import (
+    REPLY_BYTES,
     Checkpoint,
     ComputationFailed,
     Distributions,
@@ -34,6 +35,7 @@ from service.generalist.wire import (
     Ready,
     Request,
     Text,
+    heard,
 )
 
 log = structlog.stdlib.get_logger(__name__)
@@ -42,7 +44,6 @@ START_SECONDS = 600.0  # the largest checkpoints are read in minutes
 RETRY_SECONDS = 10.0  # from a start that failed to the next: each takes a core for seconds
 
 _ENDED = "the generalist's process has ended"
-_LATE = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,14 @@ class _Running:
         """The reply, an error too; raises GeneralistUnavailable when it ends or is late."""
         try:
             self.pipe.send(message)
-            reply = self.pipe.recv() if self.pipe.poll(seconds) else _LATE
+            said = self.pipe.recv_bytes(REPLY_BYTES) if self.pipe.poll(seconds) else None
         except BlockingIOError:  # it takes nothing
-            reply = _LATE
+            said = None
         except (EOFError, OSError):
             raise GeneralistUnavailable(_ENDED) from None
-        if reply is _LATE:
+        if said is None:
             raise GeneralistUnavailable(f"the generalist took longer than {seconds:g} s")
-        return reply
+        return heard(said)
 
     def end(self) -> None:
         """Nothing is lost with the process but what it was computing."""

@@ -25,8 +25,10 @@ from service.generalist.wire import (
     Distributions,
     Question,
     Ready,
+    Reply,
     Request,
     Text,
+    said,
 )
 from service.telemetry import places
 
@@ -41,9 +43,9 @@ def work(pipe: Connection) -> None:
         try:
             decoder, ready = _loaded(pipe.recv())
         except Exception as error:  # noqa: BLE001 raised again in the service
-            pipe.send(_told(error))
+            pipe.send_bytes(said(_told(error)))
             return
-        pipe.send(ready)
+        pipe.send_bytes(said(ready))
         _answer(pipe, decoder)
 
 
@@ -79,13 +81,13 @@ def _answer(pipe: Connection, decoder: Decoder) -> None:
         for number in request.left:
             texts.pop(number, None)
         try:
-            answer = _answered(decoder, texts, request.question)
+            answer: Reply = _answered(decoder, texts, request.question)
         except Exception as error:  # noqa: BLE001 raised again in the service
             answer = _told(error)
-        pipe.send(answer)
+        pipe.send_bytes(said(answer))
 
 
-def _answered(decoder: Decoder, texts: Texts, question: Question) -> object:
+def _answered(decoder: Decoder, texts: Texts, question: Question) -> Reply:
     if isinstance(question, Distributions):
         return decoder.distributions(question.asked)
     if isinstance(question, Text):

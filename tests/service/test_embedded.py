@@ -9,8 +9,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
+from pickle import UnpicklingError
 from threading import Event
 from typing import Any
 
@@ -22,12 +24,12 @@ from structlog.testing import capture_logs
 from tiny_generalist import a_checkpoint
 from waiting import until
 
-from service.domain import Image, Prompt
+from service.domain import Completion, Image, Prompt
 from service.errors import GeneralistUnavailable, InvalidCheckpoint, Overloaded, PromptTooLong
 from service.generalist import process
 from service.generalist.checkpoint import CONFIG, load
 from service.generalist.embedded import EmbeddedGeneralist
-from service.generalist.wire import ComputationFailed
+from service.generalist.wire import ComputationFailed, heard
 
 SERVES = """
 import asyncio, pathlib, sys
@@ -369,6 +371,26 @@ async def test_no_reply_answers_the_next_question(
                 await generalist.answer(a_prompt("Another?"))
 
         assert await generalist.answer(a_prompt("Which?")) == expected
+
+
+async def test_nothing_that_the_process_says_is_unpickled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loads(_data: bytes) -> None:
+        raise UnpicklingError
+
+    monkeypatch.setattr(reduction.ForkingPickler, "loads", loads)
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        assert await generalist.answer(a_prompt())
+        assert isinstance(await generalist.answer(replace(a_prompt(), choices=())), Completion)
+        with pytest.raises(PromptTooLong):
+            await generalist.answer(a_prompt("word " * 600))
+
+
+@pytest.mark.parametrize("sent", [b"\x80\x05N.", b"{}", b"7", b'{"ready": {"x": 1}}', b"\xff"])
+def test_what_is_no_reply_is_refused(sent: bytes) -> None:
+    with pytest.raises(GeneralistUnavailable, match="does not make sense"):
+        heard(sent)
 
 
 async def test_a_lost_process_is_told_with_its_reason(folder: Path) -> None:
