@@ -44,6 +44,11 @@ START_SECONDS = 600.0  # the largest checkpoints are read in minutes
 RETRY_SECONDS = 10.0  # from a start that failed to the next: each takes a core for seconds
 
 _ENDED = "the generalist's process has ended"
+_TOLD = (
+    *("HOME", "LANG", "LC_", "LD_", "MALLOC_", "PATH", "TMPDIR", "XDG_"),
+    *("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH"),
+)
+"""How the names of variables begin that say how to compute, or where files of its own may lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,5 +237,5 @@ def _pipe(seconds: float) -> tuple[Connection, Connection]:
 def _environment() -> dict[str, str]:
     """What the process gets to know: where the code is, and no setting or secret."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    others = {name: said for name, said in os.environ.items() if not name.startswith("GSCO_")}
-    return others | {"PYTHONPATH": path}
+    told = {name: said for name, said in os.environ.items() if name.startswith(_TOLD)}
+    return told | {"PYTHONPATH": path}

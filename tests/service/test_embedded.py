@@ -425,6 +425,19 @@ async def test_a_defect_in_the_process_names_its_place_and_quotes_nothing(folder
         assert await generalist.answer(a_prompt())
 
 
+async def test_the_process_is_told_no_secret_and_how_to_compute(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "a secret")
+    monkeypatch.setenv("GSCO_WEBHOOK_SECRET", "a secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    async with started(EmbeddedGeneralist(folder)) as generalist:
+        told = Path(f"/proc/{process_of(generalist).pid}/environ").read_text()
+
+    assert "secret" not in told
+    assert "OMP_NUM_THREADS=1" in told
+
+
 async def test_the_process_ends_with_a_service_that_is_killed(folder: Path) -> None:
     command = [sys.executable, "-c", SERVES, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as service:  # noqa: ASYNC220
