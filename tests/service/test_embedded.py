@@ -432,7 +432,8 @@ async def test_the_process_is_told_no_secret_and_how_to_compute(
     monkeypatch.setenv("GSCO_WEBHOOK_SECRET", "a secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     async with started(EmbeddedGeneralist(folder)) as generalist:
-        told = Path(f"/proc/{process_of(generalist).pid}/environ").read_text()
+        place = Path(f"/proc/{process_of(generalist).pid}/environ")
+        told = await asyncio.to_thread(place.read_text)
 
     assert "secret" not in told
     assert "OMP_NUM_THREADS=1" in told
