@@ -22,7 +22,8 @@ from specialists.errors import PoolOverloaded
 SAMPLING = "greedy, float32"
 AT_ONCE = 8  # answers that are being found; others wait for a place among them
 BATCH = 4  # prompts in one computation: most of the gain, and a step waits for no longer one
-RETRY_SECONDS = 10.0  # between two starts that fail
+
+_ENDED = "the generalist's process has ended and is started again"
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class EmbeddedGeneralist:
         self._identity: GeneralistIdentity | None = None
         self._decoder: Decoding | None = None
         self._recovery: asyncio.Task[None] | None = None
-        self._why = ""
+        self._why = _ENDED
         self._worker: ThreadPoolExecutor | None = None
         self._batcher: Batcher[_Turn, Distribution | PromptTooLong] | None = None
         self._choosing = asyncio.Semaphore(AT_ONCE)  # an answer of many steps waits only once
@@ -79,7 +80,7 @@ class EmbeddedGeneralist:
         self._worker = ThreadPoolExecutor(1, "generalist")
         self._choosing, self._free = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1)
         try:
-            decoder = self._decoder = await self._in_worker(self._begin)
+            decoder = await self._in_worker(self._load)
         except BaseException:
             await self.close()
             raise
@@ -98,7 +99,7 @@ class EmbeddedGeneralist:
     async def close(self) -> None:
         """Whoever waits for an answer gets GeneralistUnavailable; what runs is waited for."""
         worker, self._worker = self._worker, None
-        decoder, self._decoder = self._decoder, None
+        known, self._decoder = self._decoder, None
         batcher, self._batcher = self._batcher, None
         if self._recovery is not None:
             self._recovery.cancel()
@@ -106,6 +107,7 @@ class EmbeddedGeneralist:
             await batcher.close()
         if worker is not None:
             await asyncio.to_thread(worker.shutdown, cancel_futures=True)
+        decoder, self._decoder = known or self._decoder, None
         if decoder is not None:
             await asyncio.to_thread(decoder.close)
 
@@ -113,9 +115,9 @@ class EmbeddedGeneralist:
         """Whoever finds that the decoder has ended has it started again."""
         decoder = self._demand_decoder()
         if decoder.is_ready:
+            self._why = _ENDED
             return
         if self._recovery is None or self._recovery.done():
-            self._why = "the generalist's process has ended and is started again"
             self._recovery = asyncio.create_task(self._recover(decoder), name="recover generalist")
         raise GeneralistUnavailable(self._why)
 
@@ -148,6 +150,10 @@ class EmbeddedGeneralist:
                 first_came()
                 if piece:
                     yield piece
+
+    def _load(self) -> Decoding:
+        decoder = self._decoder = self._begin()  # `close` finds it where the start was cancelled
+        return decoder
 
     async def _choose(self, prompt: Prompt) -> Completion:
         answers = choice.permitted(prompt, spell)
@@ -204,7 +210,6 @@ class EmbeddedGeneralist:
             await self._in_worker(decoder.be_ready)
         except GscoError as error:
             self._why = str(error)
-            await asyncio.sleep(RETRY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,15 +22,33 @@ from typing import Any
 import structlog
 
 from service.domain import Image
-from service.errors import GeneralistUnavailable, PromptTooLong
+from service.errors import GeneralistUnavailable, GscoError, PromptTooLong
 from service.generalist.asked import Asked
 from service.generalist.choice import Distribution
-from service.generalist.wire import Checkpoint, Distributions, Piece, Question, Ready, Request, Text
+from service.generalist.wire import (
+    REPLY_BYTES,
+    Checkpoint,
+    ComputationFailed,
+    Distributions,
+    Piece,
+    Question,
+    Ready,
+    Request,
+    Text,
+    heard,
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
+START_SECONDS = 600.0  # the largest checkpoints are read in minutes
+RETRY_SECONDS = 10.0  # from a start that failed to the next: each takes a core for seconds
+
 _ENDED = "the generalist's process has ended"
-_LATE = object()
+_TOLD = (
+    *("HOME", "LANG", "LC_", "LD_", "MALLOC_", "PATH", "TMPDIR", "XDG_"),
+    *("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH"),
+)
+"""How the names of variables begin that say how to compute, or where files of its own may lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +58,25 @@ class _Running:
 
     def has_ended(self) -> bool:
         return self.process.poll() is not None
+
+    def exchange(self, message: object, seconds: float) -> Any:
+        """The reply, an error too; raises GeneralistUnavailable when it ends or is late."""
+        try:
+            self.pipe.send(message)
+            said = self.pipe.recv_bytes(REPLY_BYTES) if self.pipe.poll(seconds) else None
+        except BlockingIOError:  # it takes nothing
+            said = None
+        except (EOFError, OSError):
+            raise GeneralistUnavailable(_ENDED) from None
+        if said is None:
+            raise GeneralistUnavailable(f"the generalist took longer than {seconds:g} s")
+        return heard(said)
+
+    def end(self) -> None:
+        """Nothing is lost with the process but what it was computing."""
+        self.pipe.close()
+        self.process.kill()
+        self.process.wait()
 
 
 class DecodingProcess:
@@ -62,8 +100,9 @@ class DecodingProcess:
         self._timeout_seconds = timeout_seconds
         self._numbers = count()
         self._left: deque[int] = deque()  # texts that are not read on; any thread adds to them
-        self._running: _Running | None = None
-        self._ready = self._start()
+        self._failed: tuple[float, str] | None = None  # when the last start did, and why
+        self._running: _Running | None = None  # once it has loaded
+        self._running, self._ready = self._started()
 
     @property
     def weights_sha256(self) -> str:
@@ -83,13 +122,14 @@ class DecodingProcess:
         if self.is_ready:
             return
         if self._running is not None:
-            self._lose()
-        ready = self._start()
-        if ready != self._ready:
-            self._discard()
-            raise GeneralistUnavailable(
-                "the generalist's checkpoint has changed: restart the service to use it"
-            )
+            self._lose(GeneralistUnavailable(_ENDED))
+        if self._failed is not None and time.monotonic() - self._failed[0] < RETRY_SECONDS:
+            raise GeneralistUnavailable(self._failed[1])
+        try:
+            self._running, self._failed = self._replaced(), None
+        except GeneralistUnavailable as error:
+            self._failed = time.monotonic(), str(error)
+            raise
 
     def distributions(self, asked: Sequence[Asked]) -> list[Distribution | PromptTooLong]:
         found: list[Distribution | PromptTooLong] = self._ask(Distributions(tuple(asked)))
@@ -106,73 +146,83 @@ class DecodingProcess:
             self._left.append(number)
 
     def close(self) -> None:
-        self._discard()
+        running, self._running = self._running, None
+        if running is not None:
+            running.end()
 
     def _ask(self, question: Question) -> Any:
         self.be_ready()
-        left = [self._left.popleft() for _ in range(len(self._left))]
-        return self._exchange(Request(question, tuple(left)), self._timeout_seconds)
-
-    def _start(self) -> Ready:
-        self._running = _spawned(self._timeout_seconds)
-        try:
-            ready: Ready = self._exchange(self._checkpoint, None)
-        except BaseException:
-            self._discard()
-            raise
-        return ready
-
-    def _exchange(self, message: object, seconds: float | None) -> Any:
-        """Raises what the process raised, and GeneralistUnavailable when it ends or is late."""
-        running = self._running
-        if running is None:
+        if self._running is None:
             raise GeneralistUnavailable(_ENDED)
+        left = [self._left.popleft() for _ in range(len(self._left))]
         try:
-            running.pipe.send(message)
-            reply = running.pipe.recv() if running.pipe.poll(seconds) else _LATE
-        except BlockingIOError:  # it takes nothing
-            reply = _LATE
-        except (EOFError, OSError):
-            self._lose()
-            raise GeneralistUnavailable(_ENDED) from None
-        if reply is _LATE:
-            self._lose()
-            raise GeneralistUnavailable(f"the generalist took longer than {seconds:g} s")
+            reply = self._running.exchange(Request(question, tuple(left)), self._timeout_seconds)
+        except BaseException as error:  # a reply still to come would answer the next question
+            self._lose(error)
+            raise
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    def _discard(self) -> None:
-        """Nothing is lost with the process but what it was computing."""
+    def _replaced(self) -> _Running:
+        """Another one with the same weights; what keeps it from starting is waited out."""
+        try:
+            running, ready = self._started()
+        except GscoError as error:
+            raise GeneralistUnavailable(str(error)) from error
+        except ComputationFailed as error:
+            log.warning("generalist process does not start", exc_info=error)
+            problem = "the generalist's process fails while it loads: the log says where"
+            raise GeneralistUnavailable(problem) from error
+        if ready != self._ready:
+            running.end()
+            raise GeneralistUnavailable(
+                "the generalist's checkpoint has changed: restart the service to use it"
+            )
+        return running
+
+    def _started(self) -> tuple[_Running, Ready]:
+        running = _spawned(self._timeout_seconds)
+        try:
+            reply = running.exchange(self._checkpoint, START_SECONDS)
+        except BaseException as error:
+            _give_up(running, error)
+            raise
+        if isinstance(reply, Ready):
+            return running, reply
+        running.end()
+        raise reply
+
+    def _lose(self, error: BaseException) -> None:
         running, self._running = self._running, None
         if running is not None:
-            running.pipe.close()
-            running.process.kill()
-            running.process.wait()
+            _give_up(running, error)
 
-    def _lose(self) -> None:
-        """Gives it up; whoever looks after the service is told."""
-        running = self._running
-        self._discard()
-        if running is not None:
-            log.warning("generalist process ended", status=running.process.returncode)
+
+def _give_up(running: _Running, error: BaseException) -> None:
+    """Whoever looks after the service is told: one that was late has the status of being killed."""
+    running.end()
+    status = running.process.returncode
+    log.warning("generalist process ended", status=status, exc_info=error)
 
 
 def _spawned(seconds: float) -> _Running:
-    here, there = _pipe(seconds)
-    with there:
-        try:
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                (sys.executable, "-P", "-m", "service.generalist.worker", str(there.fileno())),
-                pass_fds=(there.fileno(),),
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C is the service's business
-            )
-        except OSError as error:
-            here.close()
-            problem = f"the generalist's process does not start: {error.strerror}"
-            raise GeneralistUnavailable(problem) from error
-    return _Running(process, here)
+    try:
+        here, there = _pipe(seconds)
+        with there:
+            return _Running(_process(there), here)
+    except OSError as error:
+        problem = f"the generalist's process does not start: {error.strerror}"
+        raise GeneralistUnavailable(problem) from error
+
+
+def _process(there: Connection) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own command
+        (sys.executable, "-P", "-m", "service.generalist.worker", str(there.fileno())),
+        pass_fds=(there.fileno(),),
+        env=_environment(),
+        start_new_session=True,  # Ctrl-C is the service's business
+    )
 
 
 def _pipe(seconds: float) -> tuple[Connection, Connection]:
@@ -187,5 +237,5 @@ def _pipe(seconds: float) -> tuple[Connection, Connection]:
 def _environment() -> dict[str, str]:
     """What the process gets to know: where the code is, and no setting or secret."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    others = {name: said for name, said in os.environ.items() if not name.startswith("GSCO_")}
-    return others | {"PYTHONPATH": path}
+    told = {name: said for name, said in os.environ.items() if name.startswith(_TOLD)}
+    return told | {"PYTHONPATH": path}

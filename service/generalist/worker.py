@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from service.domain import Image
-from service.errors import GeneralistUnavailable, GscoError
+from service.errors import GeneralistUnavailable, GscoError, InvalidCheckpoint
+from service.generalist.checkpoint import Checkpoint as Loaded
 from service.generalist.checkpoint import load
 from service.generalist.choice import Answers
 from service.generalist.decoder import Decoder
@@ -24,8 +25,10 @@ from service.generalist.wire import (
     Distributions,
     Question,
     Ready,
+    Reply,
     Request,
     Text,
+    said,
 )
 from service.telemetry import places
 
@@ -40,9 +43,9 @@ def work(pipe: Connection) -> None:
         try:
             decoder, ready = _loaded(pipe.recv())
         except Exception as error:  # noqa: BLE001 raised again in the service
-            pipe.send(_told(error))
+            pipe.send_bytes(said(_told(error)))
             return
-        pipe.send(ready)
+        pipe.send_bytes(said(ready))
         _answer(pipe, decoder)
 
 
@@ -55,12 +58,20 @@ def warm_up(decoder: Decoder) -> None:
 def _loaded(checkpoint: Checkpoint) -> tuple[Decoder, Ready]:
     if checkpoint.threads is not None:
         torch.set_num_threads(checkpoint.threads)
-    loaded = load(checkpoint.folder, checkpoint.adapter)
+    loaded = _read(checkpoint)
     decoder = Decoder(loaded, checkpoint.cache_bytes)
     warm_up(decoder)
     gc.collect()
     gc.freeze()  # the libraries' objects stay: each round of the collector would look at them
     return decoder, Ready(loaded.weights_sha256, decoder.image_size)
+
+
+def _read(checkpoint: Checkpoint) -> Loaded:
+    try:
+        return load(checkpoint.folder, checkpoint.adapter)
+    except OSError as error:
+        place, problem = error.filename or checkpoint.folder, error.strerror or error
+        raise InvalidCheckpoint(f"'{place}' cannot be read: {problem}") from error
 
 
 def _answer(pipe: Connection, decoder: Decoder) -> None:
@@ -70,13 +81,13 @@ def _answer(pipe: Connection, decoder: Decoder) -> None:
         for number in request.left:
             texts.pop(number, None)
         try:
-            answer = _answered(decoder, texts, request.question)
+            answer: Reply = _answered(decoder, texts, request.question)
         except Exception as error:  # noqa: BLE001 raised again in the service
             answer = _told(error)
-        pipe.send(answer)
+        pipe.send_bytes(said(answer))
 
 
-def _answered(decoder: Decoder, texts: Texts, question: Question) -> object:
+def _answered(decoder: Decoder, texts: Texts, question: Question) -> Reply:
     if isinstance(question, Distributions):
         return decoder.distributions(question.asked)
     if isinstance(question, Text):

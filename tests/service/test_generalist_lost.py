@@ -121,9 +121,10 @@ async def test_the_embedded_generalists_process_is_killed_under_load(
         callers = [asyncio.create_task(call(service, statuses, over)) for _ in range(CALLERS)]
         jobs = [await job(service) for _ in range(10)]
         for _ in range(3):
-            await asyncio.sleep(2)
+            await asyncio.sleep(1)
             process_of(generalist).kill()
-        recovered = await seconds_until(service, 200)
+            await seconds_until(service, 503)
+            recovered = await seconds_until(service, 200)
         over.set()
         await asyncio.gather(*callers)
         async with asyncio.timeout(60):
