@@ -126,6 +126,7 @@ async def weigh(
     negligible: float = NEGLIGIBLE,
     most_steps: int = MOST_STEPS,
     at_once: int = STATES_AT_ONCE,
+    first_came: Callable[[], None] | None = None,
 ) -> dict[Places, float]:
     """The probability of the answers, adding up to 1; those not found have next to none.
 
@@ -136,11 +137,12 @@ async def weigh(
     them, as if it ended with the choice that is being written; where more than one may be, they
     share evenly. So no probability of a choice is off by more than what was not asked for.
 
-    Raises UnparsableAnswer when no listed token continues an answer.
+    `first_came` is called when the first distributions are there: they are timed from now, unless
+    by the caller. Raises UnparsableAnswer when no listed token continues an answer.
     """
     search = _Search(answers)
     search.arrive("", 1.0)
-    first_came = spans.until(spans.FIRST_TOKEN)
+    first_came = first_came or spans.until(spans.FIRST_TOKEN)
     while texts := search.likeliest(at_once, negligible, most_steps):
         for text, distribution in zip(texts, await _together(step, texts), strict=True):
             search.expand(text, distribution)

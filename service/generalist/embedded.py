@@ -157,14 +157,15 @@ class EmbeddedGeneralist:
 
     async def _choose(self, prompt: Prompt) -> Completion:
         answers = choice.permitted(prompt, spell)
-        begun = spans.until(spans.GENERALIST_QUEUE)
+        begun, first_came = spans.until(spans.GENERALIST_QUEUE), spans.until(spans.FIRST_TOKEN)
 
         async def step(emitted: str) -> Distribution:
             asked = Asked(prompt.image, prompt.text, answers, emitted)
             return await self._weigh(_Turn(asked, begun))
 
         async with self._choosing:
-            return choice.completion(prompt, await choice.weigh(answers, step))
+            weights = await choice.weigh(answers, step, first_came=first_came)
+        return choice.completion(prompt, weights)
 
     async def _weigh(self, turn: "_Turn") -> Distribution:
         if self._batcher is None:

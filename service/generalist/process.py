@@ -45,7 +45,7 @@ RETRY_SECONDS = 10.0  # from a start that failed to the next: each takes a core 
 
 _ENDED = "the generalist's process has ended"
 _TOLD = (
-    *("HOME", "LANG", "LC_", "LD_", "MALLOC_", "PATH", "TMPDIR", "XDG_"),
+    *("HF_HUB_OFFLINE", "HOME", "LANG", "LC_", "LD_", "MALLOC_", "PATH", "TMPDIR", "XDG_"),
     *("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH"),
 )
 """How the names of variables begin that say how to compute, or where files of its own may lie."""

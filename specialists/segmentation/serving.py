@@ -114,7 +114,12 @@ class Segmenters:
         return [answers[place] for place in range(len(requests))]
 
     def _segmented(self, images: Sequence[Pixels], task: Task) -> list[Segmented]:
-        found, missing = self.find(task)
+        try:
+            found, missing = self.find(task)
+        except Exception as error:  # noqa: BLE001 such as no memory left: the panel answers
+            reason = f"cannot be read: {type(error).__name__}"
+            lost = tuple(MissingSpecialist(key, reason) for key in models.models_of(task))
+            return [Segmented(missing=lost)] * len(images)
         by_image = zip(*(_outlined(segmenter, images) for segmenter in found), strict=True)
         return [
             Segmented(

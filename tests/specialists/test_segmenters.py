@@ -220,6 +220,21 @@ async def test_images_that_wait_are_outlined_together_and_fail_alone(
     assert first.missing == last.missing == failed.segmentations == ()
 
 
+async def test_one_that_cannot_even_be_looked_for_is_missing(
+    pool: SpecialistPool, task: Task, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    await pool.load(task)
+    monkeypatch.setattr(pool._segmenters._shelf, "get", no_memory)
+
+    consultation = await pool.consult(pixels, task)
+
+    assert consultation.predictions
+    assert [one.reason for one in consultation.missing] == ["cannot be read: MemoryError"]
+
+
 async def test_it_is_listed_with_the_panel(pool: SpecialistPool, home: Path, task: Task) -> None:
     told = await pool.load(task)
     shutil.rmtree(home / "light" / "unet")
