@@ -3,7 +3,6 @@
 end-to-end   one warm diagnosis, against the published procedure with the same models
 generalist   an arbitration after its initial diagnosis, and without, on both engines (minutes)
 panel        ten full-size specialists, against the published procedure (a quarter of an hour)
-agreement    full-size specialists as they compute against float32, label by label (half an hour)
 swap         latency of other consultations while a specialist is replaced (minutes)
 evaluation   GSCo against every other system, deceptions, ablations, other hospitals (an hour)
 retrieval    1k to 1M reference cases: recall, latency, memory, additions (a quarter of an hour)
@@ -23,7 +22,6 @@ from pathlib import Path
 
 from specialists.catalogue import PANEL, Scale
 from tests.benchmarks import (
-    agreement,
     audit,
     burned_in,
     end_to_end,
@@ -82,9 +80,6 @@ def main() -> None:
     full.add_argument("--backbones", nargs="+", default=list(PANEL), help="some: only their table")
     full.add_argument("--compiler", action="store_true", help="torch.compile, too")
     full.add_argument("--json", action="store_true")
-    alike = chosen.add_parser("agreement")
-    alike.add_argument("--images", type=int, default=400)
-    alike.add_argument("--json", action="store_true")
     changes = chosen.add_parser("swap")
     changes.add_argument("--scale", type=Scale, default=Scale.FULL, choices=list(Scale))
     changes.add_argument("--rounds", type=int, default=5)
@@ -115,8 +110,6 @@ def main() -> None:
         generalist.main(options.cases, as_json=options.json)
     elif options.benchmark == "panel":
         panel.main(_panel_options(options), as_json=options.json)
-    elif options.benchmark == "agreement":
-        agreement.main(options.images, as_json=options.json)
     elif options.benchmark == "swap":
         swap.main(options.scale, options.rounds, options.pace, as_json=options.json)
     elif options.benchmark == "gradcam":

@@ -5,6 +5,7 @@ make load ARGS="--concurrency 32 --duration 300"             closed loop
 make load ARGS="--rate 5 --burst 10 --duration 120"          open loop, ten cases at a time
 make load ARGS="--without-models --concurrency 1"            what is left without the models
 make load ARGS="--stages 96 --concurrency 16"                what the stages cost by themselves
+make load ARGS="--chaos"                                     parts taken away, one after another
 make load ARGS="--url http://127.0.0.1:8000 --pid 4711"      a service that runs already
 """
 
@@ -20,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.load import driving, stages, summary
+from tests.load import chaos, driving, stages, summary
 from tests.load.cases import mixed
 from tests.load.process import watched
 from tests.load.served import Served, a_served_home
@@ -31,7 +32,10 @@ LONGEST_SECONDS = 600
 def main() -> None:
     options = _options()
     with _home(options.home) as home:
-        if options.stages:
+        if options.chaos:
+            found = chaos.main(home)
+            result = {one.fault: asdict(one) if options.json else one for one in found}
+        elif options.stages:
             costs = stages.measure(home, options.stages, options.concurrency)
             result = stages.summary(costs, os.cpu_count() or 1)
         else:
@@ -88,6 +92,7 @@ def _options() -> argparse.Namespace:
         "--without-models", action="store_true", help="they answer from memory: the rest remains"
     )
     parser.add_argument("--stages", type=int, help="measure the stages on so many cases instead")
+    parser.add_argument("--chaos", action="store_true", help="take parts away under load instead")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

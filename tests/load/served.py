@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -29,19 +30,27 @@ class Served:
 
 
 @contextmanager
-def a_served_home(home: Path, *, without_models: bool = False) -> Iterator[Served]:
+def a_served_home(
+    home: Path,
+    *,
+    without_models: bool = False,
+    database_url: str = "",
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Served]:
     """`gsco serve` over the demonstration's home folder, which is made where it is missing.
 
     `without_models` they answer from memory. The service logs to `home/log`.
     """
-    demo_home.prepare(Settings(home=home), lambda task: None)
+    elsewhere = {"database_url": database_url} if database_url else {}
+    demo_home.prepare(Settings(home=home, **elsewhere), lambda task: None)
     port = free_port()
     command = [GSCO, "--home", str(home), "serve", "--port", str(port)]
     if without_models:
         command = [sys.executable, "-m", "tests.load.without_models", str(home), str(port)]
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **os.environ}
+    said = {"GSCO_DATABASE_URL": database_url} if database_url else {}
+    ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **os.environ, **said, **environment}
     with (home / "log").open("ab") as log:
-        process = subprocess.Popen(command, env=environment, stderr=log, cwd=ROOT)
+        process = subprocess.Popen(command, env=ours, stderr=log, cwd=ROOT)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url, home / "log")
