@@ -60,6 +60,15 @@ def evaluation(home: Path, data: Path, out: Path, *more: object) -> dict[str, An
     return json.loads(done.stdout)
 
 
+def but_for_last_bits(figures: Any) -> Any:
+    """Prompts that are computed in other company differ in the last bits of float32."""
+    if isinstance(figures, dict):
+        return {name: but_for_last_bits(one) for name, one in figures.items()}
+    if isinstance(figures, list):
+        return [but_for_last_bits(one) for one in figures]
+    return pytest.approx(figures, rel=0, abs=1e-6) if isinstance(figures, float) else figures
+
+
 def test_every_system_is_told_on_the_same_cases(home: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
@@ -238,4 +247,4 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    assert evaluation(home, data, tmp_path / "killed") == whole
+    assert evaluation(home, data, tmp_path / "killed") == but_for_last_bits(whole)

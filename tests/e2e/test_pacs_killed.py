@@ -123,8 +123,9 @@ def source_of(pacs: Orthanc, report: str) -> str:
 
 
 def unsent(service: Service) -> list[str]:
-    """Letters that lie in the outbox still."""
-    return [path.stem for path in (service.home / "spool" / "outbox").iterdir()]
+    """Letters that lie in the outbox still; what a kill left half-written goes after an hour."""
+    files = (service.home / "spool" / "outbox").iterdir()
+    return [path.stem for path in files if path.suffix != ".part"]
 
 
 def count_of(pacs: Orthanc) -> int:
