@@ -1,11 +1,15 @@
 """What stories of the decoder and of its engine share: prompts, and what was computed."""
 
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from builders import an_image
 
+from service.domain import Prompt
 from service.generalist.asked import CACHE_BYTES, Decoding
 from service.generalist.checkpoint import load
 from service.generalist.choice import Answers
@@ -86,3 +90,16 @@ def process_of(generalist: EmbeddedGeneralist) -> subprocess.Popen[bytes]:
     assert isinstance(decoder, DecodingProcess)
     assert decoder._running is not None
     return decoder._running.process
+
+
+def a_long_text() -> Prompt:
+    return Prompt(an_image(), INITIAL, max_tokens=300)
+
+
+@asynccontextmanager
+async def started(generalist: EmbeddedGeneralist) -> AsyncIterator[EmbeddedGeneralist]:
+    await generalist.start()
+    try:
+        yield generalist
+    finally:
+        await generalist.close()

@@ -69,7 +69,7 @@ class Outcome:
 
 
 def main(home: Path) -> list[Outcome]:
-    """Raises RuntimeError where the service is not well again within a minute."""
+    """Raises TimeoutError where the service is not well again within a minute."""
     with ExitStack() as stack:
         server = stack.enter_context(postgres.a_server()) if _has_postgres() else None
         clock = Path(stack.enter_context(tempfile.NamedTemporaryFile(suffix=".clock")).name)

@@ -101,8 +101,7 @@ async def test_under_load_no_call_fails_unexpectedly_and_every_job_ends(
             recovered = await seconds_until(service, 200)
             over.set()
             await asyncio.gather(*callers)
-            async with asyncio.timeout(60):
-                ended = Counter([await finished(service, id) for id in jobs])
+            ended = await outcomes(service, jobs)
 
     sys.stdout.write(f"{away_seconds:g} s away: {statuses}, {noticed:.2f} and {recovered:.2f} s\n")
     assert noticed < FOUND_OUT_SECONDS
@@ -127,13 +126,17 @@ async def test_the_embedded_generalists_process_is_killed_under_load(
             recovered = await seconds_until(service, 200)
         over.set()
         await asyncio.gather(*callers)
-        async with asyncio.timeout(60):
-            ended = Counter([await finished(service, id) for id in jobs])
+        ended = await outcomes(service, jobs)
 
     sys.stdout.write(f"{statuses}, {recovered:.2f} s\n")
     assert ended == {"succeeded": 10}
     assert set(statuses) <= {201, 503}
     assert statuses[201]
+
+
+async def outcomes(service: Service, jobs: list[str]) -> Counter[str]:
+    async with asyncio.timeout(60):
+        return Counter([await finished(service, id) for id in jobs])
 
 
 async def call(service: Service, statuses: Counter[int], over: asyncio.Event) -> None:
