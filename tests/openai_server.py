@@ -1,8 +1,9 @@
 """Servers in this process that speak vLLM's dialect of the OpenAI protocol, without vLLM.
 
-`OpenAiServer` knows what the client uses: one image and one text, `structured_outputs.choice`,
-log-probabilities (after masking, where constrained), `continue_final_message`, `stream`. The
-contract tests hold it to the real one (marker `vllm`). `serving` sends scripted bytes over a real
+`OpenAiServer` knows what the client uses: one image, whole or by its name, and one text,
+`structured_outputs.choice`, log-probabilities (after masking, where constrained),
+`continue_final_message`, `stream`. The contract tests hold it to the real one (marker `vllm`).
+`serving` sends scripted bytes over a real
 socket: everything that a server can do wrong.
 """
 
@@ -42,12 +43,17 @@ TOO_LONG = (
 
 
 class OpenAiServer:
-    """`app` is the ASGI application; `requests` remembers the bodies it was sent."""
+    """`app` is the ASGI application; `requests` remembers the bodies it was sent.
 
-    def __init__(self, folder: Path, model: str) -> None:
+    `kept` are the images it knows by name; without `keeps` it is another server than vLLM.
+    """
+
+    def __init__(self, folder: Path, model: str, *, keeps: bool = True) -> None:
         self._decoder = Decoder(load(folder))
         self._model = model
+        self._owner = "vllm" if keeps else "somebody"
         self.requests: list[dict[str, Any]] = []
+        self.kept: dict[str, Image] = {}
         self.app = Starlette(
             routes=[
                 Route("/v1/models", self._models),
@@ -56,7 +62,8 @@ class OpenAiServer:
         )
 
     async def _models(self, _: Request) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [{"id": self._model, "object": "model"}]})
+        entry = {"id": self._model, "object": "model", "owned_by": self._owner}
+        return JSONResponse({"object": "list", "data": [entry]})
 
     async def _complete(self, request: Request) -> Response:
         body = await request.json()
@@ -70,10 +77,23 @@ class OpenAiServer:
             return JSONResponse({"model": self._model, "choices": [self._answer(body)]})
         except PromptTooLong:
             return _error(400, TOO_LONG)
+        except LookupError:
+            return _error(400, "Cache miss for image at index 0 but data is not provided.")
+
+    def _asked(self, body: dict[str, Any]) -> tuple[Image, str, str]:
+        """The image, the text, and the beginning of the answer; LookupError for a lost image."""
+        user, *begun = body["messages"]
+        assert not begun or body["continue_final_message"] is not body["add_generation_prompt"]
+        picture, text = user["content"]
+        shown = picture["image_url"]
+        image = _image(shown["url"]) if shown else self.kept[picture["uuid"]]
+        if "uuid" in picture:
+            self.kept[picture["uuid"]] = image
+        return image, text["text"], "".join(m["content"] for m in begun)
 
     def _events(self, body: dict[str, Any]) -> Iterator[str]:
         """A delta for the role, one for each piece of text, and one with the reason to end."""
-        image, text, _ = _asked(body)
+        image, text, _ = self._asked(body)
         pieces = filter(None, self._decoder.pieces(image, text, body["max_tokens"]))
         yield an_event(self._model, role="assistant", content="")
         for piece in pieces:
@@ -82,7 +102,7 @@ class OpenAiServer:
         yield "data: [DONE]\n\n"
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        image, text, emitted = _asked(body)
+        image, text, emitted = self._asked(body)
         if "structured_outputs" in body:
             rests = body["structured_outputs"]["choice"]
             answers = Answers(tuple(spell(emitted + rest) for rest in rests))
@@ -189,14 +209,6 @@ def an_event(model: str, finish_reason: str | None = None, **delta: str) -> str:
     """A piece of a streamed answer."""
     first = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     return "data: " + json.dumps({"model": model, "choices": [first]}) + "\n\n"
-
-
-def _asked(body: dict[str, Any]) -> tuple[Image, str, str]:
-    """The image, the text, and the beginning of the answer."""
-    user, *begun = body["messages"]
-    assert not begun or body["continue_final_message"] is not body["add_generation_prompt"]
-    picture, text = user["content"]
-    return _image(picture["image_url"]["url"]), text["text"], "".join(m["content"] for m in begun)
 
 
 def _listed(allowed: Distribution, count: int) -> dict[str, Any]:

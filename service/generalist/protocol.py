@@ -34,13 +34,25 @@ _TOO_LONG = re.compile(
 Body = dict[str, Any]
 
 
-def message(prompt: Prompt, image_url: str = "") -> Body:
+def message(prompt: Prompt, image: Body | None = None) -> Body:
     """The user's turn, the image before the text, as MedDr was trained.
 
-    `image_url` is the image's `data_url` where it is known already.
+    `image` is its `image_part`, where it is not to be sent whole.
     """
-    image = {"type": "image_url", "image_url": {"url": image_url or data_url(prompt.image)}}
-    return {"role": "user", "content": [image, {"type": "text", "text": plain(prompt.text)}]}
+    shown = image or image_part(data_url(prompt.image))
+    return {"role": "user", "content": [shown, {"type": "text", "text": plain(prompt.text)}]}
+
+
+def image_part(url: str | None, name: str | None = None) -> Body:
+    """An image; `name` is vLLM's `uuid`, under which it is kept, and found without a URL."""
+    part: Body = {"type": "image_url", "image_url": url and {"url": url}}
+    return part if name is None else part | {"uuid": name}
+
+
+def relies_on_name(body: Body) -> bool:
+    """Whether a request has an image that only a server that kept it can see."""
+    shown = body["messages"][0]["content"][0]
+    return shown["image_url"] is None
 
 
 def data_url(image: Image) -> str:
@@ -72,6 +84,11 @@ def models(served: Any) -> list[str]:
         return [_name(entry["id"]) for entry in served["data"]]
     except (KeyError, TypeError) as error:
         raise _nonsense("no list of models") from error
+
+
+def keeps_images(served: Any, model: str) -> bool:
+    """Whether a list of models is vLLM's own, which keeps images by name, and has this one."""
+    return any(x["id"] == model and x.get("owned_by") == "vllm" for x in served["data"])
 
 
 def first_choice(completion: Any, model: str) -> Mapping[str, Any]:

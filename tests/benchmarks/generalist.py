@@ -4,7 +4,7 @@ Both kinds take turns in one run, each on an image that nobody has seen. Two gen
 whose beginning is short (16 image tokens and a dozen for the words), and one of random weights
 with MedDr's 256 image tokens, both under both shipped templates: the evidence of `rich` is several
 times longer, and evidence is always new. Two engines: the embedded one, and the real vLLM on this
-machine's CPU.
+machine's CPU, which is also shown images as large as radiographs.
 """
 
 import asyncio
@@ -20,7 +20,9 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import numpy as np
 import torch
+from PIL import Image as Pictures
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +33,7 @@ from service.generalist import checkpoint, prompt, template
 from service.generalist.embedded import EmbeddedGeneralist
 from service.generalist.vllm import VllmGeneralist
 from service.settings import NANO_GENERALIST
-from specialists.prediction import SpecialistPrediction
+from specialists.prediction import Pixels, SpecialistPrediction
 from tests.vllm_server import vllm_serving
 
 WARM_UP = 3
@@ -39,6 +41,7 @@ TEMPLATES = ("paper", "rich")
 SPECIALISTS = ("vgg16", "alexnet", "resnet18", "densenet121", "efficientnet_b4",
                "vit_b16", "clip_vit_b16", "eva02_b16", "dino_b16", "sam_b16")  # fmt: skip
 NEIGHBOURS = 10
+RADIOGRAPH_PIXELS = 2048
 LARGER: dict[str, Any] = {
     "force_image_size": 448,
     "vision_config": {
@@ -68,6 +71,7 @@ class Saving:
     generalist: str
     engine: str
     template: str
+    pixels: int  # a side of the image
     cases: int
     after_initial_seconds: float
     without_seconds: float
@@ -88,13 +92,25 @@ def main(count: int, *, as_json: bool) -> None:
 
 def _show(savings: list[Saving]) -> None:
     table = Table(title="One arbitration, median ms", title_justify="left")
-    for column in ("generalist", "engine", "template", "cases", "after", "without", "%", "reused"):
+    for column in (
+        "generalist",
+        "engine",
+        "template",
+        "pixels",
+        "cases",
+        "after",
+        "without",
+        "%",
+        "reused",
+    ):
         table.add_column(column)
     for one in savings:
         reused = "–" if one.tokens_reused is None else f"{one.tokens_reused:.0f}"
         after, without = 1000 * one.after_initial_seconds, 1000 * one.without_seconds
         figures = (f"{after:.1f}", f"{without:.1f}", f"{100 * one.share:.0f}", reused)
-        table.add_row(one.generalist, one.engine, one.template, str(one.cases), *figures)
+        table.add_row(
+            one.generalist, one.engine, one.template, str(one.pixels), str(one.cases), *figures
+        )
     Console().print(table)
 
 
@@ -112,15 +128,25 @@ async def _all(count: int) -> list[Saving]:
                     savings += [
                         await _measured(engine, name, t, demo, count, url) for t in TEMPLATES
                     ]
+                    savings += [
+                        await _measured(engine, name, "rich", demo, count, url, RADIOGRAPH_PIXELS)
+                    ]
     return savings
 
 
 async def _measured(
-    engine: Engine, name: str, words: str, demo: DemoTask, count: int, url: str | None = None
+    engine: Engine,
+    name: str,
+    words: str,
+    demo: DemoTask,
+    count: int,
+    url: str | None = None,
+    pixels: int | None = None,
 ) -> Saving:
-    after, without, reused = [], [], []
-    cases = _cases(demo, count)
+    after, without, reused, side = [], [], [], 0
+    cases = _cases(demo, count, pixels)
     for case, other in zip(cases, cases, strict=True):
+        side = case.image.pixels.shape[0]
         await engine.answer(_initial(case, words))
         before = _reused_tokens(url)
         after.append(await _seconds(engine, _arbitration(case, words)))
@@ -129,7 +155,7 @@ async def _measured(
     kept = slice(WARM_UP, None)
     medians = statistics.median(after[kept]), statistics.median(without[kept])
     tokens = None if url is None else statistics.median(reused[kept])
-    return Saving(name, engine.identity.engine, words, len(after[kept]), *medians, tokens)
+    return Saving(name, engine.identity.engine, words, side, len(after[kept]), *medians, tokens)
 
 
 async def _seconds(engine: Engine, asked: Prompt) -> float:
@@ -158,11 +184,19 @@ def _neighbour(number: int, labels: tuple[str, ...]) -> Neighbour:
     return Neighbour(known, 0.9 - number / 100, 0.0, SPECIALISTS)
 
 
-def _cases(demo: DemoTask, count: int) -> Iterator[Case]:
+def _cases(demo: DemoTask, count: int, pixels: int | None = None) -> Iterator[Case]:
     """Two per turn, each of another image; seeds by the clock, as a server may remember."""
     seed = time.time_ns() % 2**31
     for phantom in demo.series(2 * (count + WARM_UP), seed=seed):
-        yield Case(str(uuid4()), demo.task, Image(phantom.rgb, "", "image/png"))
+        shown = phantom.rgb if pixels is None else _enlarged(phantom.rgb, pixels)
+        yield Case(str(uuid4()), demo.task, Image(shown, "", "image/png"))
+
+
+def _enlarged(rgb: Pixels, pixels: int) -> Pixels:
+    """With the noise of a detector, so that it takes as many bytes as a radiograph."""
+    large = np.asarray(Pictures.fromarray(rgb).resize((pixels, pixels)), np.int16)
+    noise = np.random.default_rng().normal(0, 8, large.shape[:2])[..., None]
+    return (large + noise).clip(0, 255).astype(np.uint8)
 
 
 def _create_larger(folder: Path, demo: DemoTask) -> None:

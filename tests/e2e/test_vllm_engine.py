@@ -1,9 +1,10 @@
 """The real vLLM and the embedded engine on the same checkpoint: the same labels, the same odds."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image as Pictures
@@ -107,6 +108,31 @@ async def test_a_prompt_longer_than_the_context_is_told_from_other_refusals(base
     await remote.close()
 
 
+async def test_an_image_that_was_sent_is_known_by_its_name(base_url: str) -> None:
+    """By vLLM's own rules: what it keeps, what it says of an image that it does not keep."""
+    sent: list[int] = []
+    remote = VllmGeneralist(base_url, "nano")
+    remote._client.event_hooks["request"] = [count_octets_in(sent)]
+    await remote.check()
+    prompt = a_labelled_prompt(3)
+
+    shown = await remote.answer(prompt)
+    first, *_ = sent
+    sent.clear()
+    named = await remote.answer(prompt)
+    by_name = [*sent]
+    sent.clear()
+    remote._images._key = b"nobody has sent an image under this name"
+    again = await remote.answer(prompt)
+
+    assert max(by_name) < first / 2
+    assert sent[0] in by_name  # refused
+    assert sent[1] == first
+    assert named.probabilities == pytest.approx(shown.probabilities, abs=TOLERANCE)
+    assert again.probabilities == pytest.approx(shown.probabilities, abs=TOLERANCE)
+    await remote.close()
+
+
 async def test_the_whole_pipeline_decides_alike_over_both_engines(
     base_url: str, tmp_path: Path
 ) -> None:
@@ -162,6 +188,14 @@ def a_blotchy_image(seed: int) -> Image:
     blotches = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     stretched = Pictures.fromarray(blotches).resize((300, 260), Pictures.Resampling.BICUBIC)
     return Image(np.asarray(stretched), sha256=f"blotches-{seed}", media_type="image/png")
+
+
+def count_octets_in(sent: list[int]) -> Callable[[httpx.Request], Awaitable[None]]:
+    async def count(request: httpx.Request) -> None:
+        if request.method == "POST":
+            sent.append(len(request.content))
+
+    return count
 
 
 def is_close_call(probabilities: tuple[float, ...]) -> bool:
