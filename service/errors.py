@@ -17,6 +17,7 @@ GscoError
 ├── IssuerUnavailable          whose keys would tell who the caller is
 ├── AuditBroken                the audit's chain does not hold
 ├── GeneralistUnavailable      the generalist cannot answer now: nobody answers in its name
+│   ├── ComputationLost        what computed the answer ended, or did not come to an end
 │   └── PromptTooLong          more tokens than its context holds
 ├── SourceUnavailable          a DICOMweb source does not answer, or not as one
 ├── UnparsableAnswer           the generalist answered outside what was asked
@@ -95,6 +96,10 @@ class AuditBroken(GscoError):
 
 class GeneralistUnavailable(GscoError):
     """The generalist cannot answer now: nobody answers in its name."""
+
+
+class ComputationLost(GeneralistUnavailable):
+    """What computed the answer ended, or did not come to an end: perhaps because of the prompt."""
 
 
 class PromptTooLong(GeneralistUnavailable):

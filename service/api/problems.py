@@ -19,6 +19,7 @@ from retrieval.errors import RetrievalError
 from service.api import examples
 from service.api.admission import CallerLeft
 from service.errors import (
+    ComputationLost,
     Conflict,
     Forbidden,
     GeneralistUnavailable,
@@ -91,6 +92,7 @@ NOT_READY = Kind(503, "not-ready", "The service cannot diagnose now")
 BUSY = Kind(503, "overloaded", "The service is busy")
 NO_DATABASE = Kind(503, "database-unavailable", "The database does not answer")
 INTERNAL = Kind(500, "internal-error", "The service failed")
+GENERALIST_AWAY = Kind(503, "generalist-unavailable", "The generalist cannot answer now")
 
 _OF_ERROR: Mapping[type[Exception], Kind] = {
     InvalidInput: Kind(422, "invalid-input", "The input cannot be used"),
@@ -110,7 +112,8 @@ _OF_ERROR: Mapping[type[Exception], Kind] = {
     UnknownBackbone: Kind(422, "unknown-specialist", "There is no such specialist"),
     UnknownLabel: Kind(422, "unknown-label", "There is no such label"),
     SpecialistUnavailable: Kind(503, "specialist-unavailable", "The specialist cannot answer now"),
-    GeneralistUnavailable: Kind(503, "generalist-unavailable", "The generalist cannot answer now"),
+    GeneralistUnavailable: GENERALIST_AWAY,
+    ComputationLost: GENERALIST_AWAY,
     PromptTooLong: Kind(422, "prompt-too-long", "The generalist's context cannot hold the case"),
     SourceUnavailable: Kind(502, "source-unavailable", "The DICOMweb source does not answer"),
     UnparsableAnswer: Kind(502, "unparsable-answer", "The generalist's answer is unusable"),

@@ -35,7 +35,7 @@ class EmbeddedGeneralist:
     At most `queue_size` prompts wait or run, more raise Overloaded. A prompt whose caller is gone
     is dropped: before it starts, or between two tokens. `threads` are torch's own per computation,
     `cache_bytes` the memory for earlier prompts. A process that ends, or computes for longer than
-    `timeout_seconds`, is replaced; whom it was computing for gets GeneralistUnavailable.
+    `timeout_seconds`, is replaced; whom it was computing for gets ComputationLost.
     """
 
     def __init__(

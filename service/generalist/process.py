@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from service.domain import Image
-from service.errors import GeneralistUnavailable, GscoError, PromptTooLong
+from service.errors import ComputationLost, GeneralistUnavailable, GscoError, PromptTooLong
 from service.generalist.asked import Asked
 from service.generalist.choice import Distribution
 from service.generalist.wire import (
@@ -82,8 +82,8 @@ class _Running:
 class DecodingProcess:
     """As a Decoder on the same checkpoint computes; see `Decoding`.
 
-    A computation that takes longer than `timeout_seconds` ends with the process. Whoever asks
-    when it has ended gets GeneralistUnavailable, and the next one a new process.
+    A computation that takes longer than `timeout_seconds` ends with the process. Whoever it
+    computes for when it ends gets ComputationLost, and the next one a new process.
     """
 
     def __init__(
@@ -159,6 +159,8 @@ class DecodingProcess:
             reply = self._running.exchange(Request(question, tuple(left)), self._timeout_seconds)
         except BaseException as error:  # a reply still to come would answer the next question
             self._lose(error)
+            if isinstance(error, GeneralistUnavailable):
+                raise ComputationLost(str(error)) from error
             raise
         if isinstance(reply, Exception):
             raise reply

@@ -20,7 +20,13 @@ from retrieval.errors import RetrievalError
 from service import spans, telemetry
 from service.counting import count
 from service.domain import Case, Result
-from service.errors import GeneralistUnavailable, GscoError, Overloaded, PromptTooLong
+from service.errors import (
+    ComputationLost,
+    GeneralistUnavailable,
+    GscoError,
+    Overloaded,
+    PromptTooLong,
+)
 from service.jobs import overview
 from service.jobs import queue as durable
 from service.jobs.job import Job, Priority, Retry, State, Work
@@ -47,7 +53,7 @@ NAMES = {
 """What a job for a task of each kind makes."""
 
 CASES = frozenset(NAMES.values())
-RETRY = Retry(attempts=3, first_seconds=2, longest_seconds=60)
+RETRY = Retry(attempts=5, first_seconds=2, longest_seconds=60)
 
 _WAITED_OUT = (
     GeneralistUnavailable,
@@ -209,6 +215,8 @@ def judge(error: Exception) -> Failure:
     """What a case's failure says of another attempt."""
     if isinstance(error, PromptTooLong):
         return Failure.FINAL
+    if isinstance(error, ComputationLost):
+        return Failure.COUNTED
     if isinstance(error, _WAITED_OUT):
         return Failure.PASSING
     is_ours = isinstance(error, GscoError | SpecialistsError | RetrievalError)

@@ -21,7 +21,14 @@ from serving import Service, a_service, problem_of
 from waiting import until, until_told
 
 from service.domain import Completion
-from service.errors import GeneralistUnavailable, UnparsableAnswer, UnreadableImage
+from service.errors import (
+    ComputationLost,
+    GeneralistUnavailable,
+    UnparsableAnswer,
+    UnreadableImage,
+)
+from service.jobs import cases
+from service.jobs.job import Retry
 
 pytestmark = pytest.mark.usefixtures("either_database")
 
@@ -116,6 +123,18 @@ async def test_a_generalist_that_fails_in_the_middle_costs_no_attempt(home: Path
         job = await service.ended((await service.ask_for_job()).json()["id"])
 
     assert (job["status"], job["attempts"], job["problem"]) == ("succeeded", 2, None)
+
+
+async def test_a_case_that_ends_what_computes_it_is_given_up_in_the_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "RETRY", Retry(attempts=3, first_seconds=0.01))
+    ended = OnlyAnswersFail(failure=ComputationLost("the generalist's process has ended"))
+    async with a_service(home, generalist=ended, in_sql=True) as service:
+        job = await service.ended((await service.ask_for_job()).json()["id"])
+
+    assert (job["status"], job["attempts"]) == ("failed", 3)
+    assert job["problem"]["type"] == "urn:gsco:problem:generalist-unavailable"
 
 
 async def test_a_job_that_cannot_succeed_fails_once_and_says_why(home: Path) -> None:

@@ -21,7 +21,7 @@ from tiny_generalist import a_checkpoint
 from waiting import until
 
 from service.domain import Completion
-from service.errors import GeneralistUnavailable, InvalidCheckpoint, PromptTooLong
+from service.errors import ComputationLost, GeneralistUnavailable, InvalidCheckpoint, PromptTooLong
 from service.generalist import process
 from service.generalist.checkpoint import CONFIG
 from service.generalist.embedded import EmbeddedGeneralist
@@ -84,7 +84,7 @@ async def test_whoever_it_computed_for_is_told_and_others_are_answered(folder: P
         await asyncio.sleep(0.1)
         worker.kill()
 
-        with pytest.raises(GeneralistUnavailable, match="ended"):
+        with pytest.raises(ComputationLost, match="ended"):
             await asked
         assert await generalist.answer(a_prompt())
 
@@ -108,7 +108,7 @@ async def test_a_computation_that_never_ends_is_ended(folder: Path, words: int) 
     async with started(EmbeddedGeneralist(folder, timeout_seconds=0.5)) as generalist:
         process_of(generalist).send_signal(signal.SIGSTOP)
 
-        with pytest.raises(GeneralistUnavailable, match=r"longer than 0\.5 s"):
+        with pytest.raises(ComputationLost, match=r"longer than 0\.5 s"):
             await generalist.answer(a_prompt("word " * words))
 
         assert await generalist.answer(a_prompt())
