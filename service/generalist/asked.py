@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image as Pillow
 
 from service.domain import Image
-from service.errors import PromptTooLong
 from service.generalist.choice import Answers, Distribution
 from specialists.prediction import Pixels
 
@@ -70,8 +69,11 @@ class Decoding(Protocol):
         """Returns when it can compute."""
         ...
 
-    def distributions(self, asked: Sequence[Asked]) -> list[Distribution | PromptTooLong]:
-        """The probabilities of the tokens that continue each towards a permitted answer."""
+    def distributions(self, asked: Sequence[Asked]) -> Sequence[Distribution | Exception]:
+        """The probabilities of the tokens that continue each towards a permitted answer.
+
+        In the place of one that fails there is why: PromptTooLong first of all.
+        """
         ...
 
     def pieces(self, image: Image, text: str, max_tokens: int) -> Iterator[str]:

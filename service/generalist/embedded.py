@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from service import spans
 from service.domain import Completion, GeneralistIdentity, Prompt
-from service.errors import GeneralistUnavailable, GscoError, Overloaded, PromptTooLong
+from service.errors import GeneralistUnavailable, GscoError, Overloaded
 from service.generalist import choice
 from service.generalist.asked import CACHE_BYTES, Asked, Decoding, as_seen, spell
 from service.generalist.choice import Distribution
@@ -35,7 +35,8 @@ class EmbeddedGeneralist:
     At most `queue_size` prompts wait or run, more raise Overloaded. A prompt whose caller is gone
     is dropped: before it starts, or between two tokens. `threads` are torch's own per computation,
     `cache_bytes` the memory for earlier prompts. A process that ends, or computes for longer than
-    `timeout_seconds`, is replaced; whom it was computing for gets ComputationLost.
+    `timeout_seconds`, is replaced; whom it was computing for gets ComputationLost. Who shared a
+    computation with a prompt that ends it is computed for once more, alone.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class EmbeddedGeneralist:
         self._recovery: asyncio.Task[None] | None = None
         self._why = _ENDED
         self._worker: ThreadPoolExecutor | None = None
-        self._batcher: Batcher[_Turn, Distribution | PromptTooLong] | None = None
+        self._batcher: Batcher[_Turn, Distribution | Exception] | None = None
         self._choosing = asyncio.Semaphore(AT_ONCE)  # an answer of many steps waits only once
         self._free = asyncio.Semaphore(1)  # while the worker is
 
@@ -174,7 +175,7 @@ class EmbeddedGeneralist:
             found = await self._batcher.submit(turn)
         except PoolOverloaded:
             raise GeneralistUnavailable("the generalist was closed") from None
-        if isinstance(found, PromptTooLong):
+        if isinstance(found, Exception):
             raise found
         return found
 
@@ -221,7 +222,7 @@ class _Turn:
     begun: Callable[[], None]
 
 
-def _in_turn(decoder: Decoding, turns: Sequence[_Turn]) -> list[Distribution | PromptTooLong]:
+def _in_turn(decoder: Decoding, turns: Sequence[_Turn]) -> Sequence[Distribution | Exception]:
     for turn in turns:
         turn.begun()
     return decoder.distributions([turn.asked for turn in turns])

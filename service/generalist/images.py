@@ -2,12 +2,15 @@
 
 import hmac
 import secrets
+import time
 from weakref import WeakKeyDictionary, WeakSet
 
 from service.domain import Image
 from service.generalist import protocol
 
 NAME_CHARACTERS = 32
+MOST_IN_VAIN = 8  # names in a row that the server did not know
+PAUSE_SECONDS = 60.0  # without names then: a server may be told to keep nothing
 
 
 class SentImages:
@@ -15,7 +18,8 @@ class SentImages:
 
     vLLM keeps the images it was sent, each under the name given with it (`uuid`), and knows them
     by that name alone: an arbitration need not send, nor the server decode, what the initial
-    diagnosis has sent. Other servers are sent every image whole.
+    diagnosis has sent. Other servers are sent every image whole, and so is one of vLLM's that keeps
+    nothing, or rarely the same as was asked before: a name in vain costs a request.
     """
 
     def __init__(self) -> None:
@@ -23,6 +27,8 @@ class SentImages:
         self._urls: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self._kept: WeakSet[Image] = WeakSet()
         self._key = secrets.token_bytes(32)
+        self._in_vain = 0
+        self._resumed = 0.0  # when names are used again
 
     def whole(self, image: Image) -> protocol.Body:
         """Encoded once, however often it is sent; slow for a large image."""
@@ -32,16 +38,23 @@ class SentImages:
 
     def by_name(self, image: Image) -> protocol.Body | None:
         """Nothing but the name, once the server should know it."""
-        if not self.server_keeps or image not in self._kept:
+        if not self.server_keeps or image not in self._kept or time.monotonic() < self._resumed:
             return None
         return protocol.image_part(None, self._name(image))
 
     def arrived(self, image: Image) -> None:
         self._kept.add(image)
 
+    def known(self) -> None:
+        """The server answered by a name."""
+        self._in_vain = 0
+
     def lost(self, image: Image) -> None:
         """The server needed the room, was started anew, or another one answered."""
         self._kept.discard(image)
+        self._in_vain += 1
+        if self._in_vain >= MOST_IN_VAIN:
+            self._in_vain, self._resumed = 0, time.monotonic() + PAUSE_SECONDS
 
     def _name(self, image: Image) -> str | None:
         """By what the image shows, and not to be guessed by others who use the server."""

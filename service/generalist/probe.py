@@ -6,6 +6,7 @@ ignores a field without a word is found out by what it answers, not by its statu
 
 import asyncio
 import re
+import secrets
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -85,7 +86,7 @@ async def probe(
     timeout_seconds: float = TIMEOUT_SECONDS,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Fitness:
-    """Tries the server at `url` (with or without its `/v1`), in about twenty requests.
+    """Tries the server at `url` (with or without its `/v1`), in some twenty requests.
 
     `model` names one of several. No request takes longer than `timeout_seconds`, and what is
     wrong with the server is a finding, never an exception. Raises Misconfigured for no address.
@@ -122,6 +123,7 @@ class _Probe:
         self._model = model
         self._timeout_seconds = timeout_seconds
         self._models: tuple[str, ...] = ()
+        self._keeps_images = False
         self._findings: list[Finding] = []
         self._timing: Timing | None = None
 
@@ -144,6 +146,11 @@ class _Probe:
         await self._has("continued answers", self._continuation, without)
         without = "arbitration computes again what the initial diagnosis had computed: slower"
         await self._has("prefix cache", self._prefix_cache, without, needed=False)
+        without = "a case's image is sent with each of its requests: slower where it is large"
+        await self._has("images by name", self._by_name, without, needed=False)
+        if self._keeps_images:
+            without = "a case whose image it has forgotten is answered without the image"
+            await self._has("forgotten images", self._forgotten, without)
         await self._has("time", self._time, "it may be too slow", needed=False)
 
     async def _has(
@@ -166,6 +173,7 @@ class _Probe:
         self._model = self._model or self._models[0]
         if self._model not in self._models:
             return State.MISSING, f"no model '{self._model}', only {', '.join(self._models)}"
+        self._keeps_images = protocol.keeps_images(reply, self._model)
         contexts = (e.get("max_model_len") for e in reply["data"] if e["id"] == self._model)
         context = next(contexts, None)
         return State.GOOD, f"serves '{self._model}'" + (f", context {context}" if context else "")
@@ -228,6 +236,22 @@ class _Probe:
             return State.MISSING, "no token of a repeated beginning was reused"
         return State.GOOD, f"{reused} of {_counted(reply) or '?'} tokens reused"
 
+    async def _by_name(self) -> Seen:
+        if not self._keeps_images:
+            return State.MISSING, "it is not vLLM by its list of models: it is told no names"
+        image, name = _blotches(), secrets.token_hex(16)
+        await self._complete(self._shown(protocol.image_part(protocol.data_url(image), name)))
+        await self._complete(self._shown(protocol.image_part(None, name)))
+        return State.GOOD, "one that was sent is known by its name"
+
+    async def _forgotten(self) -> Seen:
+        unknown = protocol.image_part(None, secrets.token_hex(16))
+        try:
+            await self._complete(self._shown(unknown))
+        except GeneralistUnavailable as error:
+            return State.GOOD, f"asked by a name that nobody gave, {error}"
+        return State.MISSING, "it answers about an image that it was never sent"
+
     async def _time(self) -> Seen:
         cold, warm = [], []
         for _ in range(TIMED):
@@ -245,6 +269,9 @@ class _Probe:
 
     def _body(self, image: Image, evidence: str = "") -> protocol.Body:
         return {"messages": [protocol.message(Prompt(image, QUESTION + evidence))], "max_tokens": 1}
+
+    def _shown(self, image: protocol.Body) -> protocol.Body:
+        return protocol.next_token(protocol.message(Prompt(_blotches(), QUESTION), image), "")
 
     def _asked(self, image: Image, evidence: str = "", emitted: str = "") -> protocol.Body:
         """As the client asks for the next token of an answer."""

@@ -131,9 +131,18 @@ class DecodingProcess:
             self._failed = time.monotonic(), str(error)
             raise
 
-    def distributions(self, asked: Sequence[Asked]) -> list[Distribution | PromptTooLong]:
-        found: list[Distribution | PromptTooLong] = self._ask(Distributions(tuple(asked)))
-        return found
+    def distributions(self, asked: Sequence[Asked]) -> Sequence[Distribution | Exception]:
+        """Where several fail together, each is computed alone: only its own fault is one's failure.
+
+        As long as there is time left: what was late together is not begun again.
+        """
+        latest = time.monotonic() + self._timeout_seconds
+        try:
+            return self._together(asked)
+        except (ComputationLost, ComputationFailed) as error:
+            if len(asked) == 1:
+                raise
+            return [self._alone(one, latest, error) for one in asked]
 
     def pieces(self, image: Image, text: str, max_tokens: int) -> Iterator[str]:
         number = next(self._numbers)
@@ -149,6 +158,18 @@ class DecodingProcess:
         running, self._running = self._running, None
         if running is not None:
             running.end()
+
+    def _together(self, asked: Sequence[Asked]) -> list[Distribution | PromptTooLong]:
+        found: list[Distribution | PromptTooLong] = self._ask(Distributions(tuple(asked)))
+        return found
+
+    def _alone(self, asked: Asked, latest: float, error: Exception) -> Distribution | Exception:
+        if time.monotonic() > latest:
+            return error
+        try:
+            return self._together([asked])[0]
+        except (GeneralistUnavailable, ComputationFailed) as own:
+            return own
 
     def _ask(self, question: Question) -> Any:
         self.be_ready()

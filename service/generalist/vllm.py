@@ -32,7 +32,8 @@ class VllmGeneralist:
 
     Three attempts: no connection, 503 (starting), 429 (busy; Overloaded in the end). Two: 500,
     502, a connection that breaks. One: everything else, a timeout first of all. `Retry-After` is
-    heeded up to `refusals.LONGEST_PAUSE_SECONDS`; with a longer one there is no further attempt.
+    heeded up to `refusals.LONGEST_PAUSE_SECONDS`; with a longer one there is no further attempt. A
+    request that named an image which is lost is followed by one with the image, and its attempts.
 
     `base_url` with or without its `/v1`. Choices become vLLM's `structured_outputs`, whose
     log-probabilities are those after masking (measured with vLLM 0.32); a server that ignores
@@ -71,7 +72,6 @@ class VllmGeneralist:
         """
         with suppress(GscoError):
             await self.check()
-        with suppress(GscoError):
             await self.answer(Prompt(_blank(), "Ready?", ("yes", "no")))
 
     async def close(self) -> None:
@@ -106,20 +106,38 @@ class VllmGeneralist:
         given until then is no answer. Only the beginning is asked for again.
         """
 
-        async def begin(user: protocol.Body) -> httpx.Response:
-            body = self._asking(_text_of(user, prompt) | {"stream": True})
-            return await self._patiently(lambda: self._open("POST", COMPLETIONS, body))
+        async def begin(user: protocol.Body) -> tuple[str, AsyncGenerator[str, None]]:
+            pieces = self._pieces(_text_of(user, prompt) | {"stream": True})
+            return await anext(pieces, ""), pieces
 
         first_came = spans.until(spans.FIRST_TOKEN)
-        opened = await self._showing(prompt, begin)
+        first, others = await self._showing(prompt, begin)
+        async with aclosing(others) as rest:
+            if first:
+                first_came()
+                yield first
+            async for piece in rest:
+                yield piece
+
+    async def _pieces(self, asked: protocol.Body) -> AsyncGenerator[str, None]:
+        """The text as it comes; ImageLost where the server says so after it has begun to reply."""
+        body = self._asking(asked)
+        opened = await self._patiently(lambda: self._open("POST", COMPLETIONS, body))
+        may_be_lost = protocol.relies_on_name(body)
         async with aclosing(opened) as response:
             lines = response.aiter_lines()
-            for _ in range(4 * prompt.max_tokens + 64):  # a line per token and one between them
+            for _ in range(4 * body["max_tokens"] + 64):  # a line per token and one between them
                 carried = protocol.event(await self._next(lines))
                 if carried == protocol.DONE:
                     return
-                if carried and (piece := protocol.piece(carried, self._model)):
-                    first_came()
+                try:
+                    piece = protocol.piece(carried, self._model) if carried else ""
+                except GeneralistUnavailable as error:
+                    if may_be_lost:
+                        raise ImageLost from error
+                    raise
+                if piece:
+                    may_be_lost = False
                     yield piece
         raise GeneralistUnavailable("the generalist's server does not come to an end")
 
@@ -127,9 +145,12 @@ class VllmGeneralist:
         """What `send` gets for the user's turn; the image whole where its name is not enough."""
         if named := self._images.by_name(prompt.image):
             try:
-                return await send(protocol.message(prompt, named))
+                got = await send(protocol.message(prompt, named))
             except ImageLost:
                 self._images.lost(prompt.image)
+            else:
+                self._images.known()
+                return got
         whole = await asyncio.to_thread(self._images.whole, prompt.image)
         got = await send(protocol.message(prompt, whole))
         self._images.arrived(prompt.image)
@@ -159,7 +180,8 @@ class VllmGeneralist:
         fitting = {t: p for t, p in listed.items() if answers.permits(emitted + t)}
         may_end = answers.whole(emitted) is not None
         if may_end:
-            fitting[choice.END] = sum(p for token, p in listed.items() if _is_control(token))
+            is_control = {token: plain(token) != token for token in listed}
+            fitting[choice.END] = sum(p for token, p in listed.items() if is_control[token])
         known = fitting if may_end else listed
         unknown = max(0.0, 1 - sum(known.values()))
         return fitting if unknown <= NEGLIGIBLE * sum(fitting.values()) else {}
@@ -272,10 +294,6 @@ class VllmGeneralist:
 
 def _text_of(user: protocol.Body, prompt: Prompt) -> protocol.Body:
     return {"messages": [user], "max_tokens": prompt.max_tokens}
-
-
-def _is_control(token: str) -> bool:
-    return plain(token) != token
 
 
 def _blank() -> Image:

@@ -76,7 +76,7 @@ def test_the_served_look_alike_passes_the_check(
     assert not end.value.code, fitness["findings"]
     assert {one["what"]: one["state"] for one in fitness["findings"]} == dict.fromkeys(
         ("server", "images", "log-probabilities", "structured outputs", "continued answers",
-         "prefix cache", "time"), "good",
+         "prefix cache", "images by name", "forgotten images", "time"), "good",
     )  # fmt: skip
 
 

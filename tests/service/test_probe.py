@@ -38,6 +38,10 @@ class Server:
     caches: bool = True
     tells_in_replies: bool = True
     tells_in_metrics: bool = True
+    owner: str = "vllm"
+    keeps: bool = True
+    refuses_unknown: bool = True
+    kept: set[str] = field(default_factory=set)
     stalls_seconds: float = 0.0
     reused: int = 0
     seen: set[str] = field(default_factory=set)
@@ -53,7 +57,9 @@ class Server:
         return httpx.ASGITransport(Starlette(routes=routes))
 
     async def _models(self, _: Request) -> Response:
-        served = [{"id": name, "max_model_len": 4096} for name in self.models]
+        served = [
+            {"id": name, "max_model_len": 4096, "owned_by": self.owner} for name in self.models
+        ]
         return JSONResponse({"data": served})
 
     async def _metrics(self, _: Request) -> Response:
@@ -69,6 +75,8 @@ class Server:
         content = body["messages"][0]["content"]
         if isinstance(content, list) and self.refuses_images:
             return REFUSED
+        if self._lacks_image(content):
+            return REFUSED
         if body.get("add_generation_prompt") and not self.opens_turns:
             return REFUSED
         first: dict[str, Any] = {"message": {"content": self._text(body)}}
@@ -78,6 +86,14 @@ class Server:
             first["logprobs"] = {"content": [{"top_logprobs": listed}]}
         reply = {"model": self.answers_as or body["model"], "choices": [first]}
         return JSONResponse(reply | (self._usage(body, content) if self.counts else {}))
+
+    def _lacks_image(self, content: Any) -> bool:
+        """Of an image that is not there: whether it says so."""
+        shown = content[0] if isinstance(content, list) else {}
+        if self.keeps and shown.get("image_url") and "uuid" in shown:
+            self.kept.add(shown["uuid"])
+        is_there = shown.get("image_url", "") or shown.get("uuid") in self.kept or not shown
+        return self.refuses_unknown and not is_there
 
     def _goes_on(self, body: dict[str, Any]) -> bool:
         return self.continues and body.get("continue_final_message", False)
@@ -89,7 +105,7 @@ class Server:
     def _usage(self, body: dict[str, Any], content: Any) -> dict[str, Any]:
         prompt = 100 + (256 if isinstance(content, list) and self.sees else 0)
         prompt += 0 if len(body["messages"]) == 1 else 1 if self._goes_on(body) else 5
-        image = content[0]["image_url"]["url"] if isinstance(content, list) else ""
+        image = str(content[0]["image_url"]) if isinstance(content, list) else ""
         cached = 320 if self.caches and image in self.seen else 0
         self.seen.add(image)
         self.reused += cached
@@ -152,6 +168,22 @@ async def test_without_a_prefix_cache_a_server_is_slower_but_fit() -> None:
 
     assert fitness.is_fit
     assert states(fitness)["prefix cache"] is State.MISSING
+
+
+async def test_a_server_that_keeps_no_images_is_slower_but_fit() -> None:
+    other, forgetful = await tried(Server(owner="somebody")), await tried(Server(keeps=False))
+
+    assert other.is_fit
+    assert forgetful.is_fit
+    assert states(other)["images by name"] is State.MISSING
+    assert states(forgetful)["images by name"] is State.MISSING
+
+
+async def test_a_server_that_answers_about_an_image_it_never_saw_is_not_fit() -> None:
+    fitness = await tried(Server(refuses_unknown=False))
+
+    assert not fitness.is_fit
+    assert states(fitness)["forgotten images"] is State.MISSING
 
 
 async def test_the_prefix_cache_is_seen_in_the_metrics_where_replies_do_not_tell() -> None:

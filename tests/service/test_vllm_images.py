@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 from builders import a_prompt
-from openai_server import TOO_LONG, OpenAiServer, a_listing
+from openai_server import TOO_LONG, OpenAiServer, a_listing, an_event
 from tiny_generalist import a_checkpoint
 
 from service.domain import Prompt
-from service.errors import Overloaded, PromptTooLong
-from service.generalist import vllm
+from service.errors import GeneralistUnavailable, Overloaded, PromptTooLong
+from service.generalist import images, vllm
 from service.generalist.vllm import VllmGeneralist
 
 
@@ -133,6 +133,71 @@ async def test_a_prompt_that_is_too_long_is_so_with_any_image() -> None:
     assert [is_whole(x) for x in asked] == [True, False]
 
 
+async def test_a_stream_that_ends_for_a_lost_image_is_begun_with_the_image() -> None:
+    """vLLM's front answers 200, and then hears from its engine that the image is gone."""
+    told = an_event("meddr", content="Clear.") + "data: [DONE]\n\n"
+    lost = an_event("meddr", role="assistant") + 'data: {"error": {"message": "gone"}}\n\n'
+    generalist, asked = a_server_that_then(a_stream(lost), a_stream(told))
+    await generalist.check()
+    initial, arbitration = the_two_prompts()
+
+    await generalist.answer(initial)
+    spoken = [piece async for piece in generalist.stream(replace(arbitration, choices=()))]
+
+    assert spoken == ["Clear."]
+    assert [is_whole(x) for x in asked] == [True, False, True]
+
+
+async def test_a_stream_that_breaks_off_within_the_text_is_not_begun_again() -> None:
+    broken = an_event("meddr", content="Clear") + 'data: {"error": {"message": "gone"}}\n\n'
+    generalist, asked = a_server_that_then(a_stream(broken))
+    await generalist.check()
+    initial, arbitration = the_two_prompts()
+
+    await generalist.answer(initial)
+    with pytest.raises(GeneralistUnavailable, match="broke off"):
+        _ = [piece async for piece in generalist.stream(replace(arbitration, choices=()))]
+
+    assert [is_whole(x) for x in asked] == [True, False]
+
+
+async def test_a_server_that_keeps_nothing_is_hardly_asked_by_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vLLM does with `--mm-processor-cache-gb 0`: each name in vain costs a request."""
+    server = OpenAiServer(folder, "meddr")
+    monkeypatch.setattr(server, "kept", Forgetful())
+    question = replace(the_two_prompts()[0], choices=())
+
+    async with a_generalist(server) as generalist:
+        for _ in range(images.MOST_IN_VAIN + 5):
+            await generalist.answer(question)
+        in_vain = [is_whole(x) for x in pictures(server)].count(False)
+        generalist._images._resumed = 0.0  # when the pause is over
+        await generalist.answer(question)
+
+    assert 0 < in_vain <= images.MOST_IN_VAIN
+    assert [is_whole(x) for x in pictures(server)[-2:]] == [False, True]
+
+
+async def test_a_server_that_is_away_is_not_waited_for_twice_at_the_start() -> None:
+    asked: list[str] = []
+
+    def away(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        raise httpx.ConnectError("refused")
+
+    generalist = VllmGeneralist("http://g", "meddr", transport=httpx.MockTransport(away))
+    await generalist.start()
+
+    assert asked == ["GET"] * vllm.CHECK_ATTEMPTS
+
+
+class Forgetful(dict[str, Any]):
+    def __setitem__(self, name: str, image: Any) -> None:
+        pass
+
+
 @asynccontextmanager
 async def a_generalist(server: OpenAiServer) -> AsyncIterator[VllmGeneralist]:
     transport = httpx.ASGITransport(server.app)
@@ -143,8 +208,8 @@ async def a_generalist(server: OpenAiServer) -> AsyncIterator[VllmGeneralist]:
     await generalist.close()
 
 
-def a_server_that_then(later: httpx.Response) -> tuple[VllmGeneralist, list[dict[str, Any]]]:
-    """It answers the first question, then only this; and the images it was asked about."""
+def a_server_that_then(*later: httpx.Response) -> tuple[VllmGeneralist, list[dict[str, Any]]]:
+    """It answers the first question, then so, the last reply stays; and what it was shown."""
     asked: list[dict[str, Any]] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -152,10 +217,14 @@ def a_server_that_then(later: httpx.Response) -> tuple[VllmGeneralist, list[dict
             return httpx.Response(200, json={"data": [{"id": "meddr", "owned_by": "vllm"}]})
         asked.append(picture(json.loads(request.content)))
         first = httpx.Response(200, json=a_listing(("normal", -0.0001)))
-        return first if len(asked) == 1 else later
+        return (first, *later)[min(len(asked) - 1, len(later))]
 
     transport = httpx.MockTransport(handler)
     return VllmGeneralist("http://g", "meddr", transport=transport), asked
+
+
+def a_stream(told: str) -> httpx.Response:
+    return httpx.Response(200, text=told)
 
 
 def the_two_prompts() -> tuple[Prompt, Prompt]:
