@@ -33,7 +33,7 @@ MINIATURE = {
     "vocabulary = 4096": "vocabulary = 1024",
     "cases_at_least = 1600": "cases_at_least = 8\nstand_in_steps = 2\nstand_in_epochs = 2",
     "cases_to_judge = 120": "cases_to_judge = 6",
-    "steps = 4000\nbatch = 64": "steps = 104\nbatch = 4",
+    "steps = 10000\nbatch = 64": "steps = 104\nbatch = 4",
     "steps = 1300\nbatch = 32": "steps = 104\nbatch = 2",
     "steps = 700\nbatch = 32": "steps = 104\nbatch = 2",
 }
