@@ -101,7 +101,7 @@ async def test_reports_and_questions_are_asked_as_over_rest(cohort: Cohort) -> N
     assert (report["kind"], answer["kind"]) == ("report", "answer")
     assert report["result"]["draft_sha256"]
     assert answer["result"]["answer"] == "yes"
-    assert cohort.intake.asked[1][1] == 3
+    assert {frame for _, frame in cohort.intake.asked} == {None, 3}  # rows are answered together
 
 
 async def test_a_second_run_answers_only_what_is_missing(cohort: Cohort) -> None:
