@@ -18,8 +18,8 @@ class SentImages:
 
     vLLM keeps the images it was sent, each under the name given with it (`uuid`), and knows them
     by that name alone: an arbitration need not send, nor the server decode, what the initial
-    diagnosis has sent. Other servers are sent every image whole, and so is one of vLLM's that keeps
-    nothing, or rarely the same as was asked before: a name in vain costs a request.
+    diagnosis has sent. Other servers are sent every image whole, and for a while so is vLLM where
+    names are in vain: it may keep nothing, or be many behind one address.
     """
 
     def __init__(self) -> None:
@@ -60,6 +60,5 @@ class SentImages:
         """By what the image shows, and not to be guessed by others who use the server."""
         if not self.server_keeps:
             return None
-        return hmac.digest(self._key, image.pixels_sha256.encode(), "sha256").hex()[
-            :NAME_CHARACTERS
-        ]
+        digest = hmac.digest(self._key, image.pixels_sha256.encode(), "sha256")
+        return digest.hex()[:NAME_CHARACTERS]

@@ -180,8 +180,7 @@ class VllmGeneralist:
         fitting = {t: p for t, p in listed.items() if answers.permits(emitted + t)}
         may_end = answers.whole(emitted) is not None
         if may_end:
-            is_control = {token: plain(token) != token for token in listed}
-            fitting[choice.END] = sum(p for token, p in listed.items() if is_control[token])
+            fitting[choice.END] = sum(p for token, p in listed.items() if _is_control(token))
         known = fitting if may_end else listed
         unknown = max(0.0, 1 - sum(known.values()))
         return fitting if unknown <= NEGLIGIBLE * sum(fitting.values()) else {}
@@ -294,6 +293,10 @@ class VllmGeneralist:
 
 def _text_of(user: protocol.Body, prompt: Prompt) -> protocol.Body:
     return {"messages": [user], "max_tokens": prompt.max_tokens}
+
+
+def _is_control(token: str) -> bool:
+    return plain(token) != token
 
 
 def _blank() -> Image:
