@@ -1,6 +1,7 @@
 """A trunk as an OpenVINO graph on one core: written once per weights, read in half a second.
 
-It lies beside the weights that it was made of, in `.compiled`, and may be deleted at any time.
+It lies beside the weights that it was made of, in `.compiled`, and may be deleted at any time; one
+of 8-bit integers may lie beside one of floats.
 """
 
 import os
@@ -17,20 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 the name torch's own documentation uses
 from torch import Tensor
 
+from specialists import arithmetic
+from specialists.arithmetic import Arithmetic
 from specialists.loader import Manifest
 
 COMPILED, FILE, PROMISE = ".compiled", "trunk.xml", "probe.npy"
-FORMAT = 1
+FORMAT = 2
 """Changes with what `graph_writer` writes."""
 WRITER = ("-P", "-m", "specialists.graph_writer")
 WRITER_SECONDS = 1800.0
+SMOOTH = 8
 
 UNREADABLE = (RuntimeError, OSError, ValueError, EOFError)
 """What OpenVINO and NumPy raise for files that are missing or damaged."""
-
-_BF16 = "BF16"
 
 
 class GraphUnavailable(Exception):
@@ -38,25 +41,14 @@ class GraphUnavailable(Exception):
 
 
 class Graph:
-    """A graph that computes, in bfloat16 where the CPU has instructions for it.
+    """A graph that computes. Several threads may call it; they take turns.
 
-    Several threads may call it; they take turns. `promise` is what PyTorch in float32 makes of the
-    probe, (1, dimension).
+    `promise` is what PyTorch in float32 makes of the probes, (probes, dimension).
     """
 
-    def __init__(self, file: Path) -> None:
-        without_telemetry()
-        import openvino
-
-        core = openvino.Core()
-        precise = _BF16 not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32" if precise else "bf16",
-            "INFERENCE_NUM_THREADS": 1,
-            "ENABLE_CPU_PINNING": False,  # it pins every graph of one thread to the same core
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        self._request: Any = core.compile_model(file, "CPU", settings).create_infer_request()
+    def __init__(self, file: Path, how: Arithmetic) -> None:
+        self.how = how
+        self._request: Any = arithmetic.compiled(arithmetic.new_core(), file, how)
         self._turn = threading.Lock()
         self.promise = torch.from_numpy(np.load(file.with_name(PROMISE), allow_pickle=False))
 
@@ -66,45 +58,45 @@ class Graph:
             return torch.from_numpy(self._request.get_output_tensor(0).data.copy())
 
 
-def probe(size: int) -> Tensor:
-    """One image of noise, always the same."""
-    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+def probes(size: int) -> Tensor:
+    """Two images, always the same: noise, and one as smooth as a radiograph."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 3, size, size, generator=generator)
+    coarse = torch.randn(1, 3, SMOOTH, SMOOTH, generator=generator)
+    return torch.cat([noise, F.interpolate(coarse, (size, size), mode="bicubic")])
 
 
-def without_telemetry() -> None:
-    """OpenVINO's converter reports to its maker, unless that package is missing."""
-    modules: dict[str, Any] = sys.modules
-    modules.setdefault("openvino_telemetry", None)
-
-
-def read(folder: Path, manifest: Manifest, stop: threading.Event) -> Graph:
+def read(folder: Path, manifest: Manifest, how: Arithmetic, stop: threading.Event) -> Graph:
     """The graph of a specialist's folder, made first where there is none or a damaged one.
 
     Making one takes a process of its own some ten seconds; `stop` ends it. Raises
     GraphUnavailable.
     """
-    kept = folder / COMPILED / name(manifest)
+    kept = folder / COMPILED / name(manifest, how)
     try:
-        return Graph(kept / FILE)
+        return Graph(kept / FILE, how)
     except UNREADABLE:
-        return _made(folder, kept, manifest, stop)
+        return _made(folder, kept, manifest, how, stop)
 
 
-def name(manifest: Manifest) -> str:
-    """What a graph is called after: its weights, and what it was written by."""
-    return f"{manifest.weights_sha256[:16]}-{FORMAT}-{version('openvino')}"
+def name(manifest: Manifest, how: Arithmetic) -> str:
+    """What a graph is called after: its weights, what it was written by, its numbers."""
+    numbers = "integers" if how.integers else "floats"
+    return f"{manifest.weights_sha256[:16]}-{FORMAT}-{version('openvino')}-{numbers}"
 
 
-def _made(folder: Path, kept: Path, manifest: Manifest, stop: threading.Event) -> Graph:
+def _made(
+    folder: Path, kept: Path, manifest: Manifest, how: Arithmetic, stop: threading.Event
+) -> Graph:
     """Where the folder cannot be written, the file is there only while it is read."""
     place = kept.parent if _may_write(kept.parent) else None
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".writing-") as staging:
             fresh = Path(staging) / kept.name
-            _write(folder, manifest, fresh / FILE, stop)
+            _write(folder, manifest, how, fresh / FILE, stop)
             if place is not None:
                 fresh = _keep(fresh, kept)
-            return Graph(fresh / FILE)
+            return Graph(fresh / FILE, how)
     except UNREADABLE as error:
         raise GraphUnavailable(f"{type(error).__name__} while it was made") from error
 
@@ -117,8 +109,10 @@ def _may_write(place: Path) -> bool:
 
 def _keep(fresh: Path, kept: Path) -> Path:
     """In place of graphs of former weights and versions, and of what killed writers left."""
+    same = kept.name.rpartition("-")[0] + "-"
     for other in kept.parent.iterdir():
-        if not other.name.startswith(".") or _is_abandoned(other):
+        is_former = not other.name.startswith((".", same))
+        if other == kept or is_former or _is_abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
     with suppress(OSError):  # another process was quicker
         fresh.rename(kept)
@@ -126,15 +120,20 @@ def _keep(fresh: Path, kept: Path) -> Path:
 
 
 def _is_abandoned(staging: Path) -> bool:
-    """Whether it is older than a writer can be."""
+    """Whether a writer that was killed left it: it is older than any can be."""
+    if not staging.name.startswith("."):
+        return False
     with suppress(OSError):  # its writer has just ended
         return time.time() - staging.stat().st_mtime > WRITER_SECONDS + 60
     return False
 
 
-def _write(folder: Path, manifest: Manifest, file: Path, stop: threading.Event) -> None:
+def _write(
+    folder: Path, manifest: Manifest, how: Arithmetic, file: Path, stop: threading.Event
+) -> None:
     """Runs the writer; it is killed when time is up or nobody waits for it any more."""
-    command = (sys.executable, *WRITER, str(folder), manifest.weights_sha256, str(file))
+    asked = (str(folder), manifest.weights_sha256, str(file), *(["--integers"] * how.integers))
+    command = (sys.executable, *WRITER, *asked)
     ends = time.monotonic() + WRITER_SECONDS
     with subprocess.Popen(  # noqa: S603 our own module, by our own interpreter
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -1,6 +1,6 @@
 """A process of its own that writes a specialist's trunk as an OpenVINO graph.
 
-    python -P -m specialists.graph_writer FOLDER WEIGHTS_SHA256 FILE.xml
+    python -P -m specialists.graph_writer FOLDER WEIGHTS_SHA256 FILE.xml [--integers]
 
 Tracing and converting hold Python for seconds; here nobody waits for it, and it gives way to
 whoever serves. How it went is told by the exit code alone.
@@ -19,9 +19,10 @@ import torch
 from timm.layers import pos_embed_sincos
 from torch import Tensor, nn
 
-from specialists import loader
+from specialists import integers, loader
 from specialists.architectures import EmbeddingClassifier, shortened
-from specialists.graph import PROMISE, probe, without_telemetry
+from specialists.arithmetic import without_telemetry
+from specialists.graph import PROMISE, probes
 
 CHANGED = 10
 GIVES_WAY = 15
@@ -38,18 +39,21 @@ class Trunk(nn.Module):
         return self.model.embed(images)
 
 
-def main(folder: str, weights_sha256: str, file: str) -> int:
+def main(folder: str, weights_sha256: str, file: str, *options: str) -> int:
     """The exit code; CHANGED where the folder holds other weights by now."""
     os.setpriority(os.PRIO_PROCESS, 0, GIVES_WAY)
     torch.set_num_threads(1)
     specialist = loader.load(Path(folder))
     if specialist.manifest.weights_sha256 != weights_sha256:
         return CHANGED
-    write(specialist.model, specialist.manifest.preprocessing.input_size, Path(file))
+    size = specialist.manifest.preprocessing.input_size
+    write(specialist.model, size, Path(file), with_integers="--integers" in options)
     return 0
 
 
-def write(model: EmbeddingClassifier, size: int, file: Path) -> None:
+def write(
+    model: EmbeddingClassifier, size: int, file: Path, *, with_integers: bool = False
+) -> None:
     """FILE.xml and FILE.bin: the trunk for any number of images of that size; and its promise."""
     without_telemetry()
     import openvino
@@ -61,10 +65,12 @@ def write(model: EmbeddingClassifier, size: int, file: Path) -> None:
         traced = trace(Trunk(shortened(model)), example, check_trace=False)
         graph = openvino.convert_model(traced, example_input=example)
     graph.reshape([-1, 3, size, size])
+    if with_integers:
+        integers.quantise(graph)
     file.parent.mkdir(parents=True, exist_ok=True)
     openvino.save_model(graph, file, compress_to_fp16=False)
     with torch.inference_mode():
-        np.save(file.with_name(PROMISE), model.embed(probe(size)).numpy())
+        np.save(file.with_name(PROMISE), model.embed(probes(size)).numpy())
 
 
 @contextmanager

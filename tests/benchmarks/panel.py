@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from service.demo.tasks import demo_tasks
-from specialists import catalogue, loader, panel, runtime
+from specialists import arithmetic, catalogue, loader, panel, runtime
 from specialists.architectures import build
 from specialists.catalogue import Scale
 from specialists.forward import forward
@@ -73,8 +73,9 @@ def machine(device: str) -> str:
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     flags = next(line for line in lines if line.startswith("flags")).split()
-    has = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
-    return f"{os.cpu_count()} × {name}, {', '.join(has) or 'no bfloat16 instructions'}"
+    has = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512_vnni") if flag in flags]
+    ways = " or else ".join(map(str, arithmetic.fastest_first()))
+    return f"{os.cpu_count()} × {name}, {', '.join(has) or 'no bfloat16 instructions'}: {ways}"
 
 
 def made(folder: Path, options: Options) -> Path:

@@ -10,6 +10,7 @@ import torch
 
 from specialists import catalogue, loader, runtime
 from specialists.architectures import build
+from specialists.arithmetic import F32, Arithmetic
 from specialists.catalogue import PANEL, Scale
 from specialists.loader import Manifest
 from specialists.prediction import Pixels
@@ -121,5 +122,5 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the quickest full-size specialist, with its graph; not to be written to."""
     folder = tmp_path_factory.mktemp("full") / "light" / "resnet18"
     make_specialist(folder, make_task(), "resnet18", scale=Scale.FULL)
-    runtime.ready(folder, make_task())
+    runtime.ready(folder, make_task(), ways=lambda: (Arithmetic(F32),))
     return folder

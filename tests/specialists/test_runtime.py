@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from specialists import graph, graph_writer, loader, memory, runtime
+from specialists.arithmetic import BF16, F32, Arithmetic
 from specialists.errors import InvalidSpecialist
 from specialists.forward import forward
 from specialists.graph import Graph
@@ -33,10 +35,15 @@ def folder(full_size: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(full_size, tmp_path / "light" / "resnet18"))
 
 
-def compiled(plain: Specialist, tmp_path: Path) -> Specialist:
+FLOATS, INTEGERS = Arithmetic(F32), Arithmetic(F32, integers=True)
+in_floats = partial(tuple, (FLOATS,))  # whatever is fastest on the machine of the tests
+
+
+def compiled(plain: Specialist, tmp_path: Path, how: Arithmetic = FLOATS) -> Specialist:
     file = tmp_path / "trunk.xml"
-    graph_writer.write(plain.model, plain.manifest.preprocessing.input_size, file)
-    return replace(plain, trunk=Graph(file))
+    size = plain.manifest.preprocessing.input_size
+    graph_writer.write(plain.model, size, file, with_integers=how.integers)
+    return replace(plain, trunk=Graph(file, how))
 
 
 def some_images(plain: Specialist, count: int) -> torch.Tensor:
@@ -48,14 +55,15 @@ def made(folder: Path) -> list[Path]:
     return list((folder / graph.COMPILED).glob(f"*/{graph.FILE}"))
 
 
+@pytest.mark.parametrize("how", [FLOATS, Arithmetic(BF16), INTEGERS], ids=str)
 @pytest.mark.parametrize("key", ["resnet18", "eva02-b16", "sam-vit-b16"])
 def test_a_graph_says_what_the_model_says(
-    panels: Path, task: Task, tmp_path: Path, key: str
+    panels: Path, task: Task, tmp_path: Path, key: str, how: Arithmetic
 ) -> None:
     plain = loader.load(panels / "light" / key, task)
     images = some_images(plain, 3)
 
-    fast = compiled(plain, tmp_path)
+    fast = compiled(plain, tmp_path, how)
     ours, alone, theirs = (
         forward(fast, images),
         forward(fast, images[:1]),
@@ -97,7 +105,7 @@ def test_a_full_size_specialist_computes_as_a_graph_that_is_kept(folder: Path, t
     (file,) = made(folder)
     written = file.stat().st_mtime_ns
 
-    fast = runtime.ready(folder, task)
+    fast = runtime.ready(folder, task, ways=in_floats)
 
     assert isinstance(fast.trunk, Graph)
     assert file.stat().st_mtime_ns == written
@@ -106,7 +114,7 @@ def test_a_full_size_specialist_computes_as_a_graph_that_is_kept(folder: Path, t
 def test_its_other_tensors_stay_on_disk_until_gradients_are_wanted(
     folder: Path, task: Task
 ) -> None:
-    fast, plain = runtime.ready(folder, task), loader.load(folder, task)
+    fast, plain = runtime.ready(folder, task, ways=in_floats), loader.load(folder, task)
     images = some_images(plain, 2)
 
     assert not fast.is_whole
@@ -135,7 +143,7 @@ async def test_a_pool_of_compiled_specialists_answers_and_explains(
 def test_gradients_of_weights_that_were_replaced_are_not_shown(
     folder: Path, task: Task, new_specialist
 ) -> None:
-    fast = runtime.ready(folder, task)
+    fast = runtime.ready(folder, task, ways=in_floats)
     new_specialist(folder, task, "resnet18", seed=8)
 
     with pytest.raises(InvalidSpecialist, match="has just been replaced"):
@@ -150,7 +158,7 @@ def test_a_damaged_graph_and_those_of_former_weights_are_replaced(
     shutil.copytree(file.parent, file.parent.with_name("former-1-2026"))
     file.with_name(damage).write_bytes(b"")
 
-    assert isinstance(runtime.ready(folder, task).trunk, Graph)
+    assert isinstance(runtime.ready(folder, task, ways=in_floats).trunk, Graph)
     assert made(folder) == [file]
 
 
@@ -161,7 +169,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_graph(folder: Path, task: 
     os.utime(left[0], (0, 0))
     made(folder)[0].write_text("damaged")
 
-    runtime.ready(folder, task)
+    runtime.ready(folder, task, ways=in_floats)
 
     assert [staging.exists() for staging in left] == [False, True]
 
@@ -170,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_is(folder: Path, task: Ta
     shutil.rmtree(folder / graph.COMPILED)
     (folder / graph.COMPILED).write_text("no folder")
 
-    assert isinstance(runtime.ready(folder, task).trunk, Graph)
+    assert isinstance(runtime.ready(folder, task, ways=in_floats).trunk, Graph)
     assert (folder / graph.COMPILED).read_text() == "no folder"
 
 
@@ -178,10 +186,23 @@ def test_a_graph_that_says_something_else_is_not_taken(folder: Path, task: Task)
     promise = made(folder)[0].with_name(graph.PROMISE)
     np.save(promise, 1 - np.load(promise))
 
-    found = runtime.ready(folder, task)
+    found = runtime.ready(folder, task, ways=in_floats)
 
     assert found.trunk is None
     assert found.is_whole
+
+
+def test_integers_that_say_something_else_leave_it_to_floats(folder: Path, task: Task) -> None:
+    ways = partial(tuple, (INTEGERS, FLOATS))
+    first = runtime.ready(folder, task, ways=ways)
+    promise = folder / graph.COMPILED / graph.name(first.manifest, INTEGERS) / graph.PROMISE
+    np.save(promise, 1 - np.load(promise))
+
+    found = runtime.ready(folder, task, ways=ways)
+
+    assert isinstance(found.trunk, Graph)
+    assert found.trunk.how == FLOATS
+    assert {file.parent.name.rpartition("-")[2] for file in made(folder)} == {"floats", "integers"}
 
 
 def test_whoever_stops_does_not_wait_for_a_graph_and_pytorch_answers(
@@ -191,7 +212,7 @@ def test_whoever_stops_does_not_wait_for_a_graph_and_pytorch_answers(
     stop = threading.Event()
     stop.set()
 
-    found = runtime.ready(folder, task, stop=stop)
+    found = runtime.ready(folder, task, stop=stop, ways=in_floats)
 
     assert found.trunk is None
     assert found.is_whole
@@ -205,7 +226,7 @@ def test_a_graph_does_not_answer_for_weights_that_are_damaged(
     (folder / file).write_bytes(b"half a file")
 
     with pytest.raises(InvalidSpecialist):
-        runtime.ready(folder, task)
+        runtime.ready(folder, task, ways=in_floats)
 
 
 def test_nano_specialists_stay_as_they_were_trained(panels: Path, task: Task) -> None:
@@ -220,7 +241,7 @@ def test_without_the_compiler_pytorch_answers(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    assert runtime.ready(folder, task).is_whole
+    assert runtime.ready(folder, task, ways=in_floats).is_whole
 
 
 def test_nobody_is_told_that_a_model_was_converted(plain: Specialist, tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Dense layers of graphs in 8-bit integers, and when they are taken."""
+
+import numpy as np
+import openvino
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from openvino import opset13
+
+from specialists import arithmetic, integers
+from specialists.arithmetic import BF16, F32, Arithmetic
+
+INTEGERS = Arithmetic(F32, integers=True)
+
+
+def a_layer(*, inputs: int, outputs: int = 32, turned: bool = False) -> openvino.Model:
+    """One dense layer, its matrix (out, in), or (in, out) where it is turned."""
+    weights = np.random.default_rng(1).standard_normal((outputs, inputs), np.float32)
+    tokens = opset13.parameter([-1, inputs], np.float32)
+    matrix = opset13.constant(weights.T.copy() if turned else weights)
+    layer = opset13.matmul(tokens, matrix, transpose_a=False, transpose_b=not turned)
+    return openvino.Model([layer], [tokens])
+
+
+def computed(graph: openvino.Model, tokens: np.ndarray, how: Arithmetic) -> np.ndarray:
+    request = arithmetic.compiled(arithmetic.new_core(), graph, how)
+    request.infer([tokens])
+    return request.get_output_tensor(0).data.copy()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_dense_layer_of_integers_says_nearly_the_same(*, turned: bool) -> None:
+    tokens = np.random.default_rng(2).standard_normal((5, 512), np.float32)
+    exact = computed(a_layer(inputs=512, turned=turned), tokens, Arithmetic(F32))
+    graph = a_layer(inputs=512, turned=turned)
+
+    assert integers.quantise(graph) == 1
+
+    said = computed(graph, tokens, INTEGERS)
+    assert not (said == exact).all()
+    cosine = (said * exact).sum(1) / np.linalg.norm(said, axis=1) / np.linalg.norm(exact, axis=1)
+    assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize("inputs", [64, 300])
+def test_narrow_and_odd_layers_stay_as_they_are(inputs: int) -> None:
+    tokens = np.random.default_rng(2).standard_normal((5, inputs), np.float32)
+    graph = a_layer(inputs=inputs)
+
+    assert integers.quantise(graph) == 0
+    exact = computed(a_layer(inputs=inputs), tokens, Arithmetic(F32))
+    assert computed(graph, tokens, INTEGERS) == pytest.approx(exact)
+
+
+numbers = st.floats(-1e3, 1e3, width=32)
+
+
+@given(weights=arrays(np.float32, (3, 2 * integers.GROUP), elements=numbers))
+def test_a_rounded_weight_is_off_by_half_a_step_at_most(weights: np.ndarray) -> None:
+    whole, scales = integers.rounded(weights)
+
+    off = np.abs(whole * scales - weights.reshape(whole.shape))
+    assert (off <= scales * 0.501).all()
+
+
+@pytest.mark.parametrize(
+    ("taken", "chosen"),
+    [
+        ({"f32": 9, "bf16": 14, "f32i": 5, "bf16i": 5}, ["8-bit integers and f32", "f32"]),
+        ({"f32": 9, "bf16": 3, "f32i": 5, "bf16i": 2}, ["8-bit integers and bf16", "bf16"]),
+        ({"f32": 9, "bf16": 3, "f32i": 3, "bf16i": 2.9}, ["bf16"]),
+        ({"f32": 9, "f32i": 9}, ["f32"]),
+    ],
+)
+def test_the_faster_numbers_are_tried_first(taken: dict[str, float], chosen: list[str]) -> None:
+    seconds = {Arithmetic(way.rstrip("i"), way.endswith("i")): t for way, t in taken.items()}
+
+    assert [str(one) for one in arithmetic.ordered(seconds)] == chosen
+
+
+def test_every_arithmetic_of_this_machine_is_measured() -> None:
+    taken = arithmetic.measured()
+
+    assert {Arithmetic(F32), INTEGERS} <= set(taken)
+    assert {one.floats for one in taken} <= {F32, BF16}
+    assert min(taken.values()) > 0
