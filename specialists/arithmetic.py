@@ -4,14 +4,16 @@ A CPU may have instructions for bfloat16 and be slower with them than in float32
 8-bit integers several times as fast as either (docs/results/panel.md).
 """
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from specialists import integers
 
@@ -20,6 +22,10 @@ TOKENS, WIDTH, HIDDEN = 197, 768, 3072  # of the first half of an MLP of ViT-B/1
 ROUNDS = 5
 WORTH = 1.2
 """Integers are taken where they are at least this many times as fast as the faster floats."""
+UNABLE = (RuntimeError, ImportError, OSError)
+"""What OpenVINO raises where it cannot be loaded, or compute in some numbers."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +41,38 @@ class Arithmetic:
 
 @cache
 def fastest_first() -> tuple[Arithmetic, ...]:
-    """What to try here, floats last; measured once, which takes a second."""
-    return ordered(measured())
+    """What to try here; nothing where OpenVINO computes nothing. Measured once, in a second."""
+    ways = ordered(measured())
+    logger.info("graphs compute in %s", ", or else ".join(map(str, ways)) or "nothing")
+    return ways
 
 
 def ordered(taken: Mapping[Arithmetic, float]) -> tuple[Arithmetic, ...]:
-    """The faster floats; before them the same with integers, where those are worth it."""
-    floats = min((one for one in taken if not one.integers), key=taken.__getitem__)
-    with_integers = replace(floats, integers=True)
-    if taken[floats] < WORTH * taken[with_integers]:
-        return (floats,)
-    return with_integers, floats
+    """The floats, the faster first; before them the best integers, where those are worth it."""
+    by_time = sorted(taken, key=taken.__getitem__)
+    floats = [one for one in by_time if not one.integers]
+    integers = [
+        one for one in by_time if one.integers and floats and _gain(taken, floats[0], one) >= WORTH
+    ]
+    return (*integers[:1], *floats)
 
 
 def measured() -> dict[Arithmetic, float]:
-    """Seconds of a dense layer as large as ViT-B/16 has them, one core, by arithmetic."""
-    core = new_core()
-    has_bf16 = BF16.upper() in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    every = [Arithmetic(name, how) for name in (F32, BF16)[: 1 + has_bf16] for how in (False, True)]
-    ready = {one: compiled(core, _dense_layer(one), one) for one in every}
+    """Seconds of a dense layer as large as ViT-B/16 has them, on one core, by arithmetic.
+
+    Only what works: OpenVINO also names numbers that it then cannot compute in.
+    """
+    try:
+        core = new_core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except UNABLE:
+        return {}
+    names = [name for name in (F32, BF16) if name == F32 or name.upper() in capabilities]
+    every = [Arithmetic(name, how) for name in names for how in (False, True)]
     tokens = np.random.default_rng(0).standard_normal((TOKENS, WIDTH), np.float32)
-    taken: dict[Arithmetic, list[float]] = {one: [] for one in every}
-    for _ in range(1 + ROUNDS):  # the least of them: the first prepares, others may be disturbed
+    ready = {one: request for one in every if (request := _tried(core, one, tokens)) is not None}
+    taken: dict[Arithmetic, list[float]] = {one: [] for one in ready}
+    for _ in range(ROUNDS):  # in turn, and the least of them: others may compute meanwhile
         for one, request in ready.items():
             started = time.perf_counter()
             request.infer([tokens])
@@ -88,6 +104,21 @@ def compiled(core: Any, graph: Any, arithmetic: Arithmetic) -> Any:
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": integers.GROUP,
     }
     return core.compile_model(graph, "CPU", settings).create_infer_request()
+
+
+def _gain(taken: Mapping[Arithmetic, float], one: Arithmetic, other: Arithmetic) -> float:
+    return taken[one] / taken[other]
+
+
+def _tried(core: Any, how: Arithmetic, tokens: NDArray[np.float32]) -> Any | None:
+    """A request that has computed once, or nothing."""
+    try:
+        request = compiled(core, _dense_layer(how), how)
+        request.infer([tokens])
+    except UNABLE as error:
+        logger.info("no graph computes in %s here: %s", how, error)
+        return None
+    return request
 
 
 def _dense_layer(arithmetic: Arithmetic) -> Any:

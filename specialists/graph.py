@@ -22,17 +22,17 @@ import torch.nn.functional as F  # noqa: N812 the name torch's own documentation
 from torch import Tensor
 
 from specialists import arithmetic
-from specialists.arithmetic import Arithmetic
+from specialists.arithmetic import BF16, Arithmetic
 from specialists.loader import Manifest
 
-COMPILED, FILE, PROMISE = ".compiled", "trunk.xml", "probe.npy"
+COMPILED, FILE, PROMISE = ".compiled", "trunk.xml", "probes.npy"
 FORMAT = 2
 """Changes with what `graph_writer` writes."""
 WRITER = ("-P", "-m", "specialists.graph_writer")
 WRITER_SECONDS = 1800.0
 SMOOTH = 8
 
-UNREADABLE = (RuntimeError, OSError, ValueError, EOFError)
+UNREADABLE = (RuntimeError, OSError, ValueError, TypeError, EOFError)
 """What OpenVINO and NumPy raise for files that are missing or damaged."""
 
 
@@ -43,19 +43,26 @@ class GraphUnavailable(Exception):
 class Graph:
     """A graph that computes. Several threads may call it; they take turns.
 
-    `promise` is what PyTorch in float32 makes of the probes, (probes, dimension).
+    `promise` is what PyTorch in float32 makes of the probes, (probes, dimension); `nbytes` is
+    about the memory of its weights.
     """
 
     def __init__(self, file: Path, how: Arithmetic) -> None:
         self.how = how
         self._request: Any = arithmetic.compiled(arithmetic.new_core(), file, how)
         self._turn = threading.Lock()
+        self.nbytes = _in_memory(file.with_suffix(".bin").stat().st_size, how)
         self.promise = torch.from_numpy(np.load(file.with_name(PROMISE), allow_pickle=False))
 
     def __call__(self, images: Tensor) -> Tensor:
         with self._turn:
             self._request.infer([images.contiguous().numpy()])
             return torch.from_numpy(self._request.get_output_tensor(0).data.copy())
+
+
+def _in_memory(file_bytes: int, how: Arithmetic) -> int:
+    """Floats lie in the file as float32."""
+    return file_bytes // 2 if how == Arithmetic(BF16) else file_bytes
 
 
 def probes(size: int) -> Tensor:

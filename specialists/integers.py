@@ -1,4 +1,4 @@
-"""A graph whose dense layers multiply 8-bit integers; everything else stays as it is.
+"""A graph whose wide dense layers multiply 8-bit integers; everything else stays as it is.
 
 Weights are rounded here, `GROUP` numbers of a row by one scale. OpenVINO rounds what they are
 multiplied with alike, while it computes, so nothing has to be known of the images beforehand.
@@ -16,7 +16,7 @@ LARGEST = 127
 
 
 def quantise(graph: Any) -> int:
-    """Rewrites every dense layer of an OpenVINO graph in place; returns how many there were."""
+    """Rewrites the wide dense layers of an OpenVINO graph in place; returns how many there were."""
     layers = [node for node in graph.get_ordered_ops() if _is_dense(node)]
     for node in layers:
         node.output(0).replace(_with_integers(node).output(0))
@@ -27,7 +27,7 @@ def rounded(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     """Weights (out, in) as integers (out, groups, GROUP) and their scales (out, groups, 1)."""
     grouped = weights.reshape(len(weights), -1, GROUP)
     scales = np.abs(grouped).max(axis=2, keepdims=True) / LARGEST
-    scales[scales == 0] = 1
+    scales[scales < np.finfo(np.float32).tiny] = 1  # no smaller one is exact: all become 0
     return np.round(grouped / scales).astype(np.int8), scales.astype(np.float32)
 
 
@@ -37,6 +37,8 @@ def _is_dense(node: Any) -> bool:
         return False
     weights = node.input_value(1).get_node()
     if weights.get_type_name() != "Constant" or len(weights.get_output_shape(0)) != 2:
+        return False
+    if weights.get_element_type().to_dtype() != np.float32:
         return False
     width = _weights(node).shape[1]
     return bool(width >= LEAST_WIDTH and width % GROUP == 0)

@@ -6,10 +6,11 @@ from pathlib import Path
 from specialists import head, loader
 from specialists.catalogue import Scale
 from specialists.errors import InvalidSpecialist
+from specialists.graph import Graph
 from specialists.loader import Specialist
 
 BYTES = {Scale.FULL: 2, Scale.NANO: 4}
-"""A parameter's: full-size specialists compute in bfloat16, nano ones in float32."""
+"""About a parameter's before it is read: full-size ones have 1 to 4, by what computes here."""
 
 
 def footprint(specialists: Iterable[Specialist]) -> int:
@@ -20,8 +21,14 @@ def footprint(specialists: Iterable[Specialist]) -> int:
             if not tensor.is_meta:
                 found[tensor.data_ptr()] = tensor.nbytes
         if one.trunk is not None:
-            found[id(one.trunk)] = BYTES[Scale.FULL] * one.manifest.parameters
+            found[id(one.trunk)] = _of_trunk(one)
     return sum(found.values())
+
+
+def _of_trunk(one: Specialist) -> int:
+    if isinstance(one.trunk, Graph):
+        return one.trunk.nbytes
+    return BYTES[Scale.FULL] * one.manifest.parameters  # captured in bfloat16 on a GPU
 
 
 def expected(folders: Iterable[Path], trunks: Set[str]) -> int:

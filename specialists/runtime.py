@@ -77,6 +77,8 @@ def rehearsed(specialist: Specialist) -> float:
 
 def agree(ours: Tensor, theirs: Tensor) -> bool:
     """Whether two ways to compute embeddings, (images, dimension), say the same."""
+    if ours.shape != theirs.shape:
+        return False
     cosine = F.cosine_similarity(ours.float(), theirs.float().to(ours.device))
     return bool(cosine.min() >= LEAST_COSINE)
 
@@ -86,7 +88,7 @@ def _compiled(
 ) -> Specialist:
     """Its last layer, and a graph in place of all other tensors; else all of it in PyTorch."""
     found = head.load(folder, task)
-    for how in ways:
+    for how in () if stop.is_set() else ways:
         trunk = _agreeing(folder, found.manifest, how, stop)
         if trunk is not None:
             return replace(found, trunk=trunk)
@@ -100,10 +102,11 @@ def _agreeing(
     """The graph in these numbers, where there is one that says the same."""
     try:
         trunk = graph.read(folder, manifest, how, stop)
-    except GraphUnavailable as error:
+        said = trunk(probes(manifest.preprocessing.input_size))
+    except (GraphUnavailable, *graph.UNREADABLE) as error:
         logger.warning("%s has no graph in %s: %s", manifest.backbone, how, error)
         return None
-    if agree(trunk(probes(manifest.preprocessing.input_size)), trunk.promise):
+    if agree(said, trunk.promise):
         return trunk
     logger.warning("%s says something else in %s", manifest.backbone, how)
     return None

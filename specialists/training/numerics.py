@@ -1,10 +1,8 @@
 """How a training computes: in bfloat16 where that is wanted, and the same way every time."""
 
 import os
-import timeit
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
 
 import torch
 
@@ -12,36 +10,21 @@ from specialists.catalogue import Precision
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
-ROWS, WIDTH, ROUNDS = 1024, 768, 6
-WORTH = 1.2
 
 
 def chosen(precision: Precision, device: str) -> Precision:
-    """What `auto` means on a device: bfloat16 where that is quicker, else float32."""
+    """What `auto` means on a device: bfloat16 where it computes in it, else float32."""
     if precision is not Precision.AUTO:
         return precision
-    return Precision.BFLOAT16 if is_quicker_in_bfloat16(device) else Precision.FLOAT32
+    return Precision.BFLOAT16 if has_bfloat16(device) else Precision.FLOAT32
 
 
-def is_quicker_in_bfloat16(device: str) -> bool:
-    """Whether the hardware computes in bfloat16 itself, and a CPU gains by it."""
+def has_bfloat16(device: str) -> bool:
+    """Whether the hardware computes in bfloat16 itself, which is when it is quicker."""
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
-    has_it = any(capabilities.get(flag, False) for flag in _CPU_FLAGS)
-    return device == "cpu" and has_it and _gains()
-
-
-@cache
-def _gains() -> bool:
-    """Measured, in a tenth of a second: some CPUs are slower with their bfloat16 than without."""
-    return _seconds(torch.float32) > WORTH * _seconds(torch.bfloat16)
-
-
-def _seconds(kind: torch.dtype) -> float:
-    """Of a product as ViT-B has them; the least of some, since others may compute meanwhile."""
-    tokens, weights = torch.ones(ROWS, WIDTH, dtype=kind), torch.ones(WIDTH, WIDTH, dtype=kind)
-    return min(timeit.repeat(lambda: tokens @ weights, number=1, repeat=ROUNDS))
+    return device == "cpu" and any(capabilities.get(flag, False) for flag in _CPU_FLAGS)
 
 
 def autocast(precision: Precision, device: str) -> AbstractContextManager[object]:

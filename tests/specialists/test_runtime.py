@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from specialists import graph, graph_writer, loader, memory, runtime
-from specialists.arithmetic import BF16, F32, Arithmetic
+from specialists.arithmetic import F32, Arithmetic
 from specialists.errors import InvalidSpecialist
 from specialists.forward import forward
 from specialists.graph import Graph
@@ -55,7 +55,7 @@ def made(folder: Path) -> list[Path]:
     return list((folder / graph.COMPILED).glob(f"*/{graph.FILE}"))
 
 
-@pytest.mark.parametrize("how", [FLOATS, Arithmetic(BF16), INTEGERS], ids=str)
+@pytest.mark.parametrize("how", [FLOATS, INTEGERS], ids=str)
 @pytest.mark.parametrize("key", ["resnet18", "eva02-b16", "sam-vit-b16"])
 def test_a_graph_says_what_the_model_says(
     panels: Path, task: Task, tmp_path: Path, key: str, how: Arithmetic
@@ -203,6 +203,19 @@ def test_integers_that_say_something_else_leave_it_to_floats(folder: Path, task:
     assert isinstance(found.trunk, Graph)
     assert found.trunk.how == FLOATS
     assert {file.parent.name.rpartition("-")[2] for file in made(folder)} == {"floats", "integers"}
+
+
+@pytest.mark.parametrize("damage", [np.ones((2, 3), np.float32), np.array(["no", "number"])])
+def test_a_graph_that_cannot_be_compared_is_not_taken(
+    folder: Path, task: Task, damage: np.ndarray
+) -> None:
+    np.save(made(folder)[0].with_name(graph.PROMISE), damage)
+
+    assert runtime.ready(folder, task, ways=in_floats).name == "resnet18"
+
+
+def test_where_no_numbers_can_be_computed_in_pytorch_answers(folder: Path, task: Task) -> None:
+    assert runtime.ready(folder, task, ways=tuple).is_whole
 
 
 def test_whoever_stops_does_not_wait_for_a_graph_and_pytorch_answers(

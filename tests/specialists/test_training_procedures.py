@@ -284,7 +284,7 @@ def test_half_precision_learns_as_well_and_says_so(lights: Dataset, tmp_path: Pa
 def test_precision_follows_the_hardware_unless_told(lights: Dataset, tmp_path: Path) -> None:
     manifest = train(lights, tmp_path, precision=Precision.AUTO)
 
-    natural = numerics.is_quicker_in_bfloat16("cpu")
+    natural = numerics.has_bfloat16("cpu")
     assert manifest.recipe["precision"] == ("bfloat16" if natural else "float32")
     assert catalogue.recipe_of(Scale.FULL).precision is Precision.AUTO
 
