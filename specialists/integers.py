@@ -15,9 +15,9 @@ LEAST_WIDTH = 4 * GROUP
 LARGEST = 127
 
 
-def quantise(graph: Any) -> int:
+def quantise(graph: Any, least_width: int = LEAST_WIDTH) -> int:
     """Rewrites the wide dense layers of an OpenVINO graph in place; returns how many there were."""
-    layers = [node for node in graph.get_ordered_ops() if _is_dense(node)]
+    layers = [node for node in graph.get_ordered_ops() if _is_dense(node, least_width)]
     for node in layers:
         node.output(0).replace(_with_integers(node).output(0))
     return len(layers)
@@ -31,7 +31,7 @@ def rounded(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     return np.round(grouped / scales).astype(np.int8), scales.astype(np.float32)
 
 
-def _is_dense(node: Any) -> bool:
+def _is_dense(node: Any, least_width: int) -> bool:
     """Whether it multiplies by a matrix that is known, and wide enough."""
     if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
         return False
@@ -41,7 +41,7 @@ def _is_dense(node: Any) -> bool:
     if weights.get_element_type().to_dtype() != np.float32:
         return False
     width = _weights(node).shape[1]
-    return bool(width >= LEAST_WIDTH and width % GROUP == 0)
+    return bool(width >= least_width and width % GROUP == 0)
 
 
 def _weights(node: Any) -> NDArray[np.float32]:

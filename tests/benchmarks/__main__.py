@@ -3,7 +3,7 @@
 end-to-end   one warm diagnosis, against the published procedure with the same models
 generalist   an arbitration after its initial diagnosis, and without, on both engines (minutes)
 panel        ten full-size specialists, against the published procedure (a quarter of an hour)
-agreement    the labels of ten full-size specialists by the fast way and by PyTorch (ten minutes)
+agreement    the labels of trained nano specialists in 8-bit integers and in float32 (a minute)
 swap         latency of other consultations while a specialist is replaced (minutes)
 evaluation   GSCo against every other system, deceptions, ablations, other hospitals (an hour)
 retrieval    1k to 1M reference cases: recall, latency, memory, additions (a quarter of an hour)
@@ -83,10 +83,7 @@ def main() -> None:
     full.add_argument("--compiler", action="store_true", help="torch.compile, too")
     full.add_argument("--json", action="store_true")
     agrees = chosen.add_parser("agreement")
-    agrees.add_argument("--fitted", type=int, default=100, help="images the last layers learn from")
-    agrees.add_argument("--compared", type=int, default=200)
-    agrees.add_argument("--specialists", type=Path, help="a trained panel, not random weights")
-    agrees.add_argument("--backbones", nargs="+", default=list(PANEL))
+    agrees.add_argument("--images", type=int, default=1000)
     agrees.add_argument("--json", action="store_true")
     changes = chosen.add_parser("swap")
     changes.add_argument("--scale", type=Scale, default=Scale.FULL, choices=list(Scale))
@@ -119,8 +116,7 @@ def main() -> None:
     elif options.benchmark == "panel":
         panel.main(_panel_options(options), as_json=options.json)
     elif options.benchmark == "agreement":
-        asked = panel.Options(specialists=options.specialists, backbones=tuple(options.backbones))
-        agreement.main(asked, options.fitted, options.compared, as_json=options.json)
+        agreement.main(options.images, as_json=options.json)
     elif options.benchmark == "swap":
         swap.main(options.scale, options.rounds, options.pace, as_json=options.json)
     elif options.benchmark == "gradcam":

@@ -1,104 +1,102 @@
-"""Whether the panel's fast way names the same labels as PyTorch in float32.
+"""Whether trained specialists name the same labels in 8-bit integers as in float32.
 
-Trunks have random weights, unless a folder of specialists is given; a last layer that is random too
-decides by chance, so one is fitted here: a linear probe on some phantoms' float32 embeddings. Both
-ways are asked about others, with their truth.
+Pretrained full-size weights are not everywhere at hand, and random ones decide within rounding. So
+the shipped nano specialists are asked: trained, of the same ten families, but narrower than what is
+rounded in use. Here their dense layers are rounded from `LEAST_WIDTH` on.
 """
 
 import json
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
-from service.demo.phantoms import Phantom
+from service.demo import home
 from service.demo.tasks import demo_tasks
-from specialists import loader, runtime
-from specialists.pool import WORKERS
-from tests.benchmarks import panel, runtimes
-from tests.benchmarks.panel import TASK, Options
+from specialists import arithmetic, catalogue, graph_writer, integers, loader
+from specialists.arithmetic import F32, Arithmetic
+from specialists.loader import Specialist
+from specialists.prediction import Pixels
+from specialists.task import Task, TaskKind
+from tests.benchmarks import runtimes
 
-FITTED, COMPARED = 17, 23  # seeds of the phantom series
+LEAST_WIDTH = integers.GROUP
+SEED = 23  # of the phantom series
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Shares of the compared images, and the largest difference of a probability."""
+    """Shares of the images, and the largest difference of a probability."""
 
+    task: str
     backbone: str
-    right: float  # of PyTorch in float32
+    rounded_layers: int
     same_label: float
     least_cosine: float
     largest_difference: float
 
 
-def main(options: Options, fitted: int, compared: int, *, as_json: bool) -> None:
-    demo = demo_tasks()[0]
-    known, asked = list(demo.series(fitted, FITTED)), list(demo.series(compared, COMPARED))
+def main(images: int, *, as_json: bool) -> None:
     torch.set_num_threads(1)
+    found = [
+        row
+        for demo in demo_tasks()
+        if demo.task.kind is TaskKind.SINGLE_LABEL
+        for row in _rows(demo.task, [phantom.rgb for phantom in demo.series(images, SEED)])
+    ]
+    print(json.dumps([asdict(one) for one in found], indent=2) if as_json else _markdown(found))
+
+
+def _rows(task: Task, pictures: list[Pixels]) -> Iterator[Agreement]:
+    for key in catalogue.panel_of(task):
+        plain = loader.load(home.SHIPPED / task.name / key, task)
+        trunk, rounded_layers = _in_integers(plain)
+        if rounded_layers:
+            yield _compared(plain, trunk, rounded_layers, pictures)
+
+
+def _in_integers(plain: Specialist) -> tuple[Any, int]:
+    """Its trunk with integers, and how many layers have them."""
     with tempfile.TemporaryDirectory() as name:
-        folder = options.specialists or panel.made(Path(name) / TASK.name, options)
-        with ThreadPoolExecutor(WORKERS) as threads:
-            found = list(
-                threads.map(lambda key: _agreement(folder / key, known, asked), options.backbones)
-            )
-    machine = panel.machine("cpu")
-    if as_json:
-        print(json.dumps({"machine": machine, "rows": [asdict(one) for one in found]}, indent=2))
-        return
-    print(_markdown(machine, found))
+        file = Path(name) / "trunk.xml"
+        graph_writer.write(plain.model, plain.manifest.preprocessing.input_size, file)
+        core = arithmetic.new_core()
+        graph = core.read_model(file)
+        count = integers.quantise(graph, LEAST_WIDTH)
+        request = arithmetic.compiled(core, graph, Arithmetic(F32, integers=True))
+
+    def trunk(images: Tensor) -> Tensor:
+        request.infer([images.contiguous().numpy()])
+        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+    return trunk, count
 
 
-def _agreement(folder: Path, known: Sequence[Phantom], asked: Sequence[Phantom]) -> Agreement:
-    torch.set_num_threads(1)
-    plain = loader.load(folder)
-    fast = runtime.ready(folder, panel._task_of(folder))
-    pictures = [phantom.rgb for phantom in (*known, *asked)]
-    seen = runtimes.seen(plain, pictures)
-    exact = runtimes.in_parts(plain, seen)[1]
-    quick = runtimes.in_parts(fast, seen[len(known) :])[1]
-    ours, theirs = _probabilities(exact, quick, [" ".join(one.labels) for one in known])
-    truth = np.array([" ".join(one.labels) for one in asked])
+@torch.inference_mode()
+def _compared(plain: Specialist, trunk: Any, layers: int, pictures: list[Pixels]) -> Agreement:
+    parts = torch.split(runtimes.seen(plain, pictures), runtimes.BATCH)
+    ours = torch.cat([trunk(part) for part in parts])
+    exact = torch.cat([plain.model.embed(part) for part in parts])
+    said, truth = (plain.model.classify(one).softmax(dim=1) for one in (ours, exact))
     return Agreement(
+        task=plain.manifest.task,
         backbone=plain.name,
-        right=float((theirs.labels == truth).mean()),
-        same_label=float((ours.labels == theirs.labels).mean()),
-        least_cosine=float((quick * exact[len(known) :]).sum(axis=1).min()),
-        largest_difference=float(np.abs(ours.shares - theirs.shares).max()),
+        rounded_layers=layers,
+        same_label=float((said.argmax(1) == truth.argmax(1)).float().mean()),
+        least_cosine=float(torch.cosine_similarity(ours, exact).min()),
+        largest_difference=float((said - truth).abs().max()),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Said:
-    labels: NDArray[np.str_]
-    shares: NDArray[np.float64]
-
-
-def _probabilities(
-    exact: NDArray[np.float32], quick: NDArray[np.float32], truth: Sequence[str]
-) -> tuple[_Said, _Said]:
-    """Of the quick and of the exact embeddings, by a probe of the first exact ones."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    probe.fit(exact[: len(truth)], truth)
-    ours, theirs = (
-        _Said(probe.predict(one), probe.predict_proba(one)) for one in (quick, exact[len(truth) :])
-    )
-    return ours, theirs
-
-
-def _markdown(machine: str, found: Sequence[Agreement]) -> str:
-    head = "| backbone | right | same label | least cosine | largest difference of a probability |"
+def _markdown(found: list[Agreement]) -> str:
+    head = "| task | backbone | layers | same label | least cosine | largest difference |"
     rows = (
-        f"| {one.backbone} | {one.right:.3f} | {one.same_label:.3f} "
-        f"| {one.least_cosine:.5f} | {one.largest_difference:.3f} |"
+        f"| {one.task} | {one.backbone} | {one.rounded_layers} | {one.same_label:.4f} "
+        f"| {one.least_cosine:.5f} | {one.largest_difference:.4f} |"
         for one in found
     )
-    return "\n".join([machine, "", head, "|---|--:|--:|--:|--:|", *rows])
+    return "\n".join([head, "|---|---|--:|--:|--:|--:|", *rows])
