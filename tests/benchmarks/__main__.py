@@ -80,6 +80,7 @@ def main() -> None:
     full.add_argument("--device", default="cpu")
     full.add_argument("--specialists", type=Path, help="a trained panel, instead of random weights")
     full.add_argument("--backbones", nargs="+", default=list(PANEL), help="some: only their table")
+    full.add_argument("--numbers", action="store_true", help="graphs in all numbers, too")
     full.add_argument("--compiler", action="store_true", help="torch.compile, too")
     full.add_argument("--json", action="store_true")
     agrees = chosen.add_parser("agreement")

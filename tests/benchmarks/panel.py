@@ -11,10 +11,11 @@ import json
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 from service.demo.tasks import demo_tasks
-from specialists import arithmetic, catalogue, loader, panel, runtime
+from specialists import arithmetic, catalogue, graph, loader, panel, runtime
 from specialists.architectures import build
 from specialists.catalogue import Scale
 from specialists.forward import forward
@@ -49,6 +50,7 @@ class Options:
     device: str = "cpu"
     specialists: Path | None = None  # folder of one trained panel
     compiler: bool = False
+    numbers: bool = False
     backbones: tuple[str, ...] = catalogue.PANEL
 
 
@@ -103,7 +105,19 @@ def _plain(folder: Path, options: Options) -> Iterator[Specialist]:
 def _rows(folder: Path, pictures: Sequence[Pixels], options: Options) -> Iterator[runtimes.Row]:
     for plain in _plain(folder, options):
         fast = runtime.ready(folder / plain.name, _task_of(folder / plain.name), options.device)
-        yield runtimes.row(plain, fast, pictures, compiler=options.compiler)
+        others = _in_other_numbers(folder, plain) if options.numbers else {}
+        yield runtimes.row(plain, fast, pictures, others, compiler=options.compiler)
+
+
+def _in_other_numbers(folder: Path, plain: Specialist) -> dict[str, Specialist]:
+    """A graph in everything that computes here, the chosen numbers among them."""
+    stop = threading.Event()
+    return {
+        f"graph, {how}": replace(
+            plain, trunk=graph.read(folder / plain.name, plain.manifest, how, stop)
+        )
+        for how in arithmetic.measured()
+    }
 
 
 async def _compared(folder: Path, pictures: Sequence[Pixels], options: Options) -> dict[str, Any]:

@@ -35,10 +35,17 @@ class Row:
     least_cosine: float
 
 
-def row(plain: Specialist, fast: Specialist, pictures: Sequence[Pixels], *, compiler: bool) -> Row:
+def row(
+    plain: Specialist,
+    fast: Specialist,
+    pictures: Sequence[Pixels],
+    others: Mapping[str, Specialist],
+    *,
+    compiler: bool,
+) -> Row:
     """`fast` is the chosen way; `compiler` adds torch.compile, which takes minutes."""
     images = seen(plain, pictures)
-    ways = {"float32": plain, "chosen": fast, **_others(plain, compiler=compiler)}
+    ways = {"float32": plain, "chosen": fast, **others, **_others(plain, compiler=compiler)}
     on_cpu = next(plain.model.parameters()).device.type == "cpu"
     clock = time.thread_time if on_cpu else time.perf_counter
     alone, batch = (
