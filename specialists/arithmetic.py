@@ -50,11 +50,12 @@ def fastest_first() -> tuple[Arithmetic, ...]:
 def ordered(taken: Mapping[Arithmetic, float]) -> tuple[Arithmetic, ...]:
     """The floats, the faster first; before them the best integers, where those are worth it."""
     by_time = sorted(taken, key=taken.__getitem__)
-    floats = [one for one in by_time if not one.integers]
-    integers = [
-        one for one in by_time if one.integers and floats and _gain(taken, floats[0], one) >= WORTH
-    ]
-    return (*integers[:1], *floats)
+    floats = tuple(one for one in by_time if not one.integers)
+    if not floats:
+        return ()
+    limit = taken[floats[0]] / WORTH
+    worth_it = tuple(one for one in by_time if one.integers and taken[one] <= limit)
+    return (*worth_it[:1], *floats)
 
 
 def measured() -> dict[Arithmetic, float]:
@@ -104,10 +105,6 @@ def compiled(core: Any, graph: Any, arithmetic: Arithmetic) -> Any:
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": integers.GROUP,
     }
     return core.compile_model(graph, "CPU", settings).create_infer_request()
-
-
-def _gain(taken: Mapping[Arithmetic, float], one: Arithmetic, other: Arithmetic) -> float:
-    return taken[one] / taken[other]
 
 
 def _tried(core: Any, how: Arithmetic, tokens: NDArray[np.float32]) -> Any | None:
