@@ -26,7 +26,7 @@ from specialists.arithmetic import BF16, Arithmetic
 from specialists.loader import Manifest
 
 COMPILED, FILE, PROMISE = ".compiled", "trunk.xml", "probes.npy"
-FORMAT = 2
+FORMAT = 3
 """Changes with what `graph_writer` writes."""
 WRITER = ("-P", "-m", "specialists.graph_writer")
 WRITER_SECONDS = 1800.0

@@ -11,16 +11,21 @@ from numpy.typing import NDArray
 
 GROUP = 64
 LEAST_WIDTH = 4 * GROUP
-"""Narrower products, such as those within attention heads, gain little and lose more."""
+"""Narrower layers, such as those that weigh EfficientNet's channels, gain little and lose more."""
 LARGEST = 127
+FLOAT = np.float32
 
 
 def quantise(graph: Any, least_width: int = LEAST_WIDTH) -> int:
     """Rewrites the wide dense layers of an OpenVINO graph in place; returns how many there were."""
-    layers = [node for node in graph.get_ordered_ops() if _is_dense(node, least_width)]
-    for node in layers:
-        node.output(0).replace(_with_integers(node).output(0))
-    return len(layers)
+    count = 0
+    for node in graph.get_ordered_ops():
+        weights = _weights(node)
+        if weights is None or not _is_wide(weights, least_width):
+            continue
+        node.output(0).replace(_with_integers(node, weights).output(0))
+        count += 1
+    return count
 
 
 def rounded(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -31,31 +36,48 @@ def rounded(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     return np.round(grouped / scales).astype(np.int8), scales.astype(np.float32)
 
 
-def _is_dense(node: Any, least_width: int) -> bool:
-    """Whether it multiplies by a matrix that is known, and wide enough."""
-    if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
-        return False
-    weights = node.input_value(1).get_node()
-    if weights.get_type_name() != "Constant" or len(weights.get_output_shape(0)) != 2:
-        return False
-    if weights.get_element_type().to_dtype() != np.float32:
-        return False
-    width = _weights(node).shape[1]
-    return bool(width >= least_width and width % GROUP == 0)
+def _is_wide(weights: NDArray[np.float32], least_width: int) -> bool:
+    return bool(min(weights.shape) >= least_width and weights.shape[1] % GROUP == 0)
 
 
-def _weights(node: Any) -> NDArray[np.float32]:
-    """(out, in)."""
-    weights = node.input_value(1).get_node().data
-    return np.asarray(weights if node.get_attributes()["transpose_b"] else weights.T, np.float32)
+def _weights(node: Any) -> NDArray[np.float32] | None:
+    """(out, in) of a dense layer whose weights are known; else nothing."""
+    kind = node.get_type_name()
+    if kind not in {"MatMul", "Convolution"}:
+        return None
+    constant = node.input_value(1).get_node()
+    if constant.get_type_name() != "Constant" or constant.get_element_type().to_dtype() != FLOAT:
+        return None
+    weights: NDArray[np.float32] = constant.data
+    if kind == "Convolution":
+        return weights.reshape(len(weights), -1) if _sees_everything(node) else None
+    told = node.get_attributes()
+    if told["transpose_a"] or weights.ndim != 2:
+        return None
+    return weights if told["transpose_b"] else weights.T
 
 
-def _with_integers(node: Any) -> Any:
+def _sees_everything(convolution: Any) -> bool:
+    """Whether its kernel is as large as the image: VGG's dense layers are written so."""
+    told = convolution.get_attributes()
+    image, kernel = (convolution.get_input_partial_shape(place) for place in (0, 1))
+    return not any([*told["pads_begin"], *told["pads_end"]]) and image[2:] == kernel[2:]
+
+
+def _with_integers(node: Any, weights: NDArray[np.float32]) -> Any:
     from openvino import opset13
 
-    weights = _weights(node)
     whole, scales = rounded(np.ascontiguousarray(weights))
     floats = opset13.convert(opset13.constant(whole), np.float32)
     scaled = opset13.multiply(floats, opset13.constant(scales))
     matrix = opset13.reshape(scaled, np.array(weights.shape), special_zero=False)
-    return opset13.matmul(node.input_value(0), matrix, transpose_a=False, transpose_b=True)
+    if node.get_type_name() == "MatMul":
+        return _product(node.input_value(0), matrix)
+    rows = opset13.reshape(node.input_value(0), [0, weights.shape[1]], special_zero=True)
+    return opset13.reshape(_product(rows, matrix), [0, len(weights), 1, 1], special_zero=True)
+
+
+def _product(rows: Any, matrix: Any) -> Any:
+    from openvino import opset13
+
+    return opset13.matmul(rows, matrix, transpose_a=False, transpose_b=True)

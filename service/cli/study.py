@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli import output
-from service.evaluation import study, study_cases, study_key, study_table
+from service.evaluation import study_cases, study_key
 
 app = typer.Typer(
     no_args_is_help=True, help="Blinded reader study: reports or answers of systems, ranked."
@@ -24,6 +24,8 @@ def create(
     ] = None,
 ) -> None:
     """Write a sheet and a page per reader, and the key that must not reach them."""
+    from service.evaluation import study  # its statistics are slow to import
+
     found = study_cases.read_cases(cases)
     ids, systems = [case.id for case in found], list(found[0].texts)
     key = study_key.drawn(ids, systems, readers, cases_per_reader, seed)
@@ -46,6 +48,8 @@ def import_sheets(
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Un-blind filled sheets: mean ranks, agreement of the readers, preferences in pairs."""
+    from service.evaluation import study, study_table  # as above
+
     result = study.result(folder, sheets)
     document = study_table.markdown(result)
     if out is not None:

@@ -25,7 +25,7 @@ from service.evaluation.intervals import (
 )
 from specialists.catalogue import find
 from specialists.task import Task
-from specialists.training.metrics import marked
+from specialists.training.split import marked
 
 METRICS = ("accuracy", "macro_f1", "auc")
 

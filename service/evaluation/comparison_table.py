@@ -10,7 +10,7 @@ from service.evaluation.few import stands_alone
 from service.evaluation.intervals import Interval
 from specialists.catalogue import Scale
 from specialists.task import Task
-from specialists.training.metrics import marked
+from specialists.training.split import marked
 
 _HEAD = (
     "backbone", "begins from", "accuracy (95 %)", "macro-F1 (95 %)", "over seeds", "AUC (95 %)",

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from service.errors import Misconfigured
 from specialists.task import Task
-from specialists.training.metrics import marked
-from specialists.training.split import Split
+from specialists.training.split import Split, marked
 
 _SEED = 20261121
 _ALONE = "image "

@@ -10,8 +10,7 @@ import numpy as np
 from specialists.errors import InvalidDataset
 from specialists.task import Task
 from specialists.training import folder, medmnist
-from specialists.training.metrics import marked
-from specialists.training.split import Split
+from specialists.training.split import Split, marked
 
 VALIDATION_SHARE = 0.1
 _SEED = 20240423

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from specialists.task import Task
 from specialists.training.calibration import loss
-from specialists.training.metrics import Probabilities, marked
-from specialists.training.split import Targets
+from specialists.training.metrics import Probabilities
+from specialists.training.split import Targets, marked
 
 NEIGHBOURS = 11
 """As in the study that GSCo's specialists come from (Doerrich et al., MedMNIST+)."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score, roc_auc_score
 
 from specialists.task import Task, TaskKind
-from specialists.training.split import Targets
+from specialists.training.split import Targets, marked
 
 Probabilities = NDArray[np.float32]  # (images, labels)
 
@@ -44,18 +44,7 @@ def choices(task: Task, probabilities: Probabilities) -> NDArray[np.bool_]:
     """(images, labels): the labels named, by arg-max or by the task's thresholds."""
     if task.kind == TaskKind.MULTI_LABEL:
         return np.asarray(probabilities > np.array(task.thresholds or 0.5))
-    return _one_hot(probabilities.argmax(axis=1), len(task.labels))
-
-
-def marked(task: Task, targets: Targets) -> NDArray[np.bool_]:
-    """(images, labels): the labels that are true."""
-    if task.kind == TaskKind.MULTI_LABEL:
-        return targets.astype(np.bool_)
-    return _one_hot(targets, len(task.labels))
-
-
-def _one_hot(places: NDArray[np.int64], labels: int) -> NDArray[np.bool_]:
-    return np.eye(labels, dtype=np.bool_)[places]
+    return marked(task, probabilities.argmax(axis=1))
 
 
 def _auc(task: Task, probabilities: Probabilities, truth: NDArray[np.bool_]) -> float | None:

@@ -11,12 +11,19 @@ from PIL import Image, ImageOps
 
 from specialists.errors import InvalidDataset
 from specialists.prediction import Pixels
-from specialists.task import Task
+from specialists.task import Task, TaskKind
 
 SPLITS = ("train", "val", "test")
 
 Targets: TypeAlias = NDArray[np.int64]
 """(images,) places of labels, or for several labels per image (images, labels) of 0 and 1."""
+
+
+def marked(task: Task, targets: Targets) -> NDArray[np.bool_]:
+    """(images, labels): the labels that are true."""
+    if task.kind == TaskKind.MULTI_LABEL:
+        return targets.astype(np.bool_)
+    return np.eye(len(task.labels), dtype=np.bool_)[targets]
 
 
 class ArrayImages(Sequence[Pixels]):

@@ -1,6 +1,8 @@
 """The command line: exit codes, one sentence per failure, JSON on stdout and nothing else."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,15 @@ def gsco(tmp_path: Path, capsys: Capture):
     (tasks / "cxr-pneumonia.toml").write_text(task_toml(a_task()))
 
     return over(tmp_path / "home", capsys)
+
+
+def test_it_begins_without_what_only_some_verbs_need() -> None:
+    script = "import sys, service.cli.main; print(*sys.modules)"
+    slow = {"torch", "timm", "sklearn", "scipy", "pandas", "matplotlib", "faiss", "transformers"}
+
+    said = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, check=True)
+
+    assert not slow & set(said.stdout.decode().split())
 
 
 def test_a_task_is_added_listed_and_removed(gsco, tmp_path: Path) -> None:

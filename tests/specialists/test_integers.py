@@ -17,7 +17,7 @@ from specialists.arithmetic import BF16, F32, Arithmetic
 INTEGERS = Arithmetic(F32, integers=True)
 
 
-def a_layer(*, inputs: int, outputs: int = 32, turned: bool = False) -> Any:
+def a_layer(*, inputs: int, outputs: int = 256, turned: bool = False) -> Any:
     """A graph of one dense layer, its matrix (out, in), or (in, out) where it is turned."""
     arithmetic.without_telemetry()
     import openvino
@@ -28,6 +28,19 @@ def a_layer(*, inputs: int, outputs: int = 32, turned: bool = False) -> Any:
     matrix = opset13.constant(weights.T.copy() if turned else weights)
     layer = opset13.matmul(tokens, matrix, transpose_a=False, transpose_b=not turned)
     return openvino.Model([layer], [tokens])
+
+
+def a_convolution(*, image: int, kernel: int = 7, inputs: int = 64, padded: int = 0) -> Any:
+    """A graph of one convolution, as VGG's dense layers are written."""
+    arithmetic.without_telemetry()
+    import openvino
+    from openvino import opset13
+
+    shape = (256, inputs, kernel, kernel)
+    weights = opset13.constant(np.random.default_rng(1).standard_normal(shape, np.float32))
+    images = opset13.parameter([-1, inputs, image, image], np.float32)
+    layer = opset13.convolution(images, weights, [1, 1], [padded] * 2, [padded] * 2, [1, 1])
+    return openvino.Model([layer], [images])
 
 
 def computed(graph: Any, tokens: np.ndarray, how: Arithmetic) -> np.ndarray:
@@ -50,14 +63,36 @@ def test_a_dense_layer_of_integers_says_nearly_the_same(*, turned: bool) -> None
     assert cosine.min() > 0.999
 
 
-@pytest.mark.parametrize("inputs", [64, 300])
-def test_narrow_and_odd_layers_stay_as_they_are(inputs: int) -> None:
-    tokens = np.random.default_rng(2).standard_normal((5, inputs), np.float32)
-    graph = a_layer(inputs=inputs)
+def test_a_convolution_that_sees_its_whole_image_is_a_dense_layer() -> None:
+    images = np.random.default_rng(2).standard_normal((3, 64, 7, 7), np.float32)
+    exact = computed(a_convolution(image=7), images, Arithmetic(F32))
+    graph = a_convolution(image=7)
+
+    assert integers.quantise(graph) == 1
+
+    said = computed(graph, images, INTEGERS)
+    assert said.shape == exact.shape
+    assert not (said == exact).all()
+    assert np.corrcoef(said.ravel(), exact.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        a_layer(inputs=64),
+        a_layer(inputs=300),
+        a_layer(inputs=512, outputs=32),
+        a_convolution(image=9),
+        a_convolution(image=7, padded=3),
+        a_convolution(image=1, kernel=1),
+    ],
+)
+def test_layers_that_are_narrow_or_odd_or_see_parts_stay_as_they_are(graph: Any) -> None:
+    before = [node.get_friendly_name() for node in graph.get_ordered_ops()]
 
     assert integers.quantise(graph) == 0
-    exact = computed(a_layer(inputs=inputs), tokens, Arithmetic(F32))
-    assert computed(graph, tokens, INTEGERS) == pytest.approx(exact)
+
+    assert [node.get_friendly_name() for node in graph.get_ordered_ops()] == before
 
 
 numbers = st.floats(-1e3, 1e3, width=32)
