@@ -1,5 +1,6 @@
 """Every kind of task over REST with the shipped weights, under both engines."""
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from builders import png_bytes
 from vllm_server import ROOT, vllm_serving
 
 from service.app import create_app
-from service.demo import home as demo_home
 from service.demo import phantoms
 from service.settings import Settings, read_settings
 
@@ -21,23 +21,21 @@ VLLM = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("all-tasks") / "home"
-    demo_home.prepare(read_settings(home=folder), lambda task: None)
-    return folder
+def home(demonstration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(demonstration, tmp_path_factory.mktemp("all-tasks") / "home")
 
 
 @pytest.fixture(scope="module", params=["embedded", pytest.param("vllm", marks=VLLM)])
 def settings(
-    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Settings]:
     if request.param == "embedded":
-        yield read_settings(home=prepared, threads=1)
+        yield read_settings(home=home, threads=1)
         return
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with vllm_serving(NANO, "nano", "float32", log) as url:
         yield read_settings(
-            home=prepared,
+            home=home,
             threads=1,
             generalist_engine="vllm",
             generalist_url=url,

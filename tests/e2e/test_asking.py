@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,9 +17,7 @@ import httpx
 import pytest
 from pydicom import dcmread
 
-from service.demo import home as demo_home
 from service.demo import phantoms
-from service.settings import read_settings
 
 GSCO = Path(sys.executable).with_name("gsco")
 STREAM = {"accept": "text/event-stream"}
@@ -26,10 +25,8 @@ QUESTION = ("--question", "Is there [/b] effusion?", "--choice", "yes", "--choic
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("asking") / "home"
-    demo_home.prepare(read_settings(home=folder), lambda task: None)
-    return folder
+def home(demonstration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(demonstration, tmp_path_factory.mktemp("asking") / "home")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
-"""`gsco evaluate` as a researcher types it: real processes, shipped weights, phantoms."""
+"""`gsco evaluate` as a researcher types it: shipped weights, phantoms, real processes."""
 
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,21 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Gsco, over
 from PIL import Image
 
-from service.demo import home as demo_home
 from service.demo import phantoms
-from service.settings import read_settings
 
 GSCO = str(Path(sys.executable).with_name("gsco"))
 KILLS = 20
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluation") / "home"
-    demo_home.prepare(read_settings(home=folder), lambda task: None)
-    return folder
+def home(demonstration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(demonstration, tmp_path_factory.mktemp("evaluation") / "home")
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +32,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("data") / "phantoms.npz"
     phantoms.write_npz("chest", file, train=40, val=40, test=100, size=128)
     return file
+
+
+@pytest.fixture
+def gsco(home: Path, capsys: pytest.CaptureFixture[str]) -> Gsco:
+    """Runs a command line in this process."""
+    return over(home, capsys)
 
 
 def command(home: Path, *arguments: object) -> list[str]:
@@ -168,25 +172,25 @@ def a_folder(data: Path, folder: Path) -> Path:
     return folder
 
 
-def test_an_image_that_is_named_twice_is_wrong_use(home: Path, data: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_named_twice_is_wrong_use(gsco: Gsco, data: Path, tmp_path: Path) -> None:
     folder = a_folder(data, tmp_path)
     rows = [f"{file.parts[-3]},{file.relative_to(folder)},{file.parts[-2]}"
             for file in sorted(folder.rglob("*.png"))]  # fmt: skip
     (folder / "index.csv").write_text("\n".join(["split,image,label", *rows, rows[-1]]))
 
-    done = run(home, "evaluate", "--task", "phantom-cxr", "--data", folder)
+    done = gsco("evaluate", "--task", "phantom-cxr", "--data", folder)
 
-    assert done.returncode == 2
-    assert "more than once" in done.stderr
+    assert done.code == 2
+    assert "more than once" in done.err
 
 
-def test_what_is_not_for_reports_is_not_ignored(home: Path, tmp_path: Path) -> None:
+def test_what_is_not_for_reports_is_not_ignored(gsco: Gsco, tmp_path: Path) -> None:
     asked = ("evaluate", "--task", "phantom-cxr-report", "--data", tmp_path)
 
-    done = run(home, *asked, "--stress", "biased")
+    done = gsco(*asked, "--stress", "biased")
 
-    assert done.returncode == 2
-    assert "--stress is not for report tasks" in done.stderr
+    assert done.code == 2
+    assert "--stress is not for report tasks" in done.err
 
 
 def test_reports_are_compared_with_references(home: Path, tmp_path: Path) -> None:
@@ -217,14 +221,12 @@ def test_reports_are_compared_with_references(home: Path, tmp_path: Path) -> Non
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_two(
-    home: Path, data: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+    gsco: Gsco, data: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
-    done = run(
-        home, "evaluate", "--task", "phantom-cxr", "--data", data, "--out", tmp_path, *arguments
-    )
+    done = gsco("evaluate", "--task", "phantom-cxr", "--data", data, "--out", tmp_path, *arguments)
 
-    assert done.returncode == 2
-    assert sentence in done.stderr
+    assert done.code == 2
+    assert sentence in done.err
 
 
 @pytest.mark.slow

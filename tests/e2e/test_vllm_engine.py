@@ -1,5 +1,6 @@
 """The real vLLM and the embedded engine on the same checkpoint: the same labels, the same odds."""
 
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -12,7 +13,6 @@ from tiny_generalist import a_checkpoint
 from vllm_server import ROOT, vllm_serving
 
 from service.composition import running_parts
-from service.demo import home
 from service.demo.tasks import demo_tasks
 from service.domain import Case, Diagnosis, Image, Prompt
 from service.errors import PromptTooLong
@@ -134,10 +134,10 @@ async def test_an_image_that_was_sent_is_known_by_its_name(base_url: str) -> Non
 
 
 async def test_the_whole_pipeline_decides_alike_over_both_engines(
-    base_url: str, tmp_path: Path
+    base_url: str, demonstration: Path, tmp_path: Path
 ) -> None:
+    shutil.copytree(demonstration, tmp_path / "home")
     embedded = read_settings(home=tmp_path / "home", generalist_path=NANO, threads=1)
-    home.prepare(embedded, lambda task: None)
     remote = read_settings(
         home=tmp_path / "home",
         generalist_engine="vllm",
