@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from specialists import integers
 
 F32, BF16 = "f32", "bf16"  # as OpenVINO names them
+SPOKEN = {F32: "float32", BF16: "bfloat16"}
 TOKENS, WIDTH, HIDDEN = 197, 768, 3072  # of the first half of an MLP of ViT-B/16
 ROUNDS = 5
 WORTH = 1.2
@@ -36,7 +37,12 @@ class Arithmetic:
     integers: bool = False
 
     def __str__(self) -> str:
-        return f"8-bit integers and {self.floats}" if self.integers else self.floats
+        floats = SPOKEN[self.floats]
+        return f"8-bit integers and {floats}" if self.integers else floats
+
+
+NUMBERS = frozenset(str(Arithmetic(floats, how)) for floats in SPOKEN for how in (False, True))
+"""All that a specialist may be said to be computed in."""
 
 
 @cache

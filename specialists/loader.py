@@ -71,13 +71,15 @@ class Manifest:
 class Specialist:
     """A trained specialist, ready to answer: the model is in evaluation mode, float32.
 
-    `trunk` is a faster way to the model's embeddings (`runtime.py`), where there is one. The model
-    may then have a last layer only (`head.py`), and the rest of its tensors nowhere.
+    `trunk` is a faster way to the model's embeddings (`runtime.py`), where there is one, in the
+    numbers that `computed_in` names. The model may then have a last layer only (`head.py`), and the
+    rest of its tensors nowhere.
     """
 
     manifest: Manifest
     model: EmbeddingClassifier = field(repr=False)
     trunk: Trunk | None = field(default=None, repr=False)
+    computed_in: str = "float32"
 
     @property
     def name(self) -> str:

@@ -163,7 +163,9 @@ def answer(specialist: Specialist, images: Sequence[Tensor]) -> list[Answer]:
     accuracy = specialist.manifest.validation.get("accuracy")
     return [
         (
-            SpecialistPrediction(name, tuple(row.tolist()), sha256, accuracy),
+            SpecialistPrediction(
+                name, tuple(row.tolist()), sha256, accuracy, specialist.computed_in
+            ),
             Embedding(name, sha256, embedding),
         )
         for row, embedding in zip(probabilities, embeddings, strict=True)

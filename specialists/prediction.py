@@ -14,12 +14,16 @@ Vector = NDArray[np.float32]  # (dim,), unit length where it is an embedding
 
 @dataclass(frozen=True, slots=True)
 class SpecialistPrediction:
-    """One specialist's answer: a calibrated probability per label, in the task's order."""
+    """One specialist's answer: a calibrated probability per label, in the task's order.
+
+    `computed_in` names the numbers of its arithmetic, such as "float32"; empty where nobody told.
+    """
 
     specialist: str
     probabilities: tuple[float, ...]
     weights_sha256: str
     validation_accuracy: float | None = None
+    computed_in: str = ""
 
 
 Hear = Callable[[SpecialistPrediction], None]

@@ -91,7 +91,7 @@ def _compiled(
     for how in () if stop.is_set() else ways:
         trunk = _agreeing(folder, found.manifest, how, stop)
         if trunk is not None:
-            return replace(found, trunk=trunk)
+            return replace(found, trunk=trunk, computed_in=str(how))
     logger.warning("%s computes uncompiled", found.name)
     return loader.load(folder, task)
 
@@ -119,4 +119,4 @@ def _captured(specialist: Specialist) -> Specialist:
     if not agree(trunk(images), specialist.model.embed(images.to("cuda"))):
         logger.warning("%s computes in float32: bfloat16 says something else", specialist.name)
         return specialist
-    return replace(specialist, trunk=trunk)
+    return replace(specialist, trunk=trunk, computed_in="bfloat16")

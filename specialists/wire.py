@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from specialists.arithmetic import NUMBERS
 from specialists.catalogue import panel_of
 from specialists.description import LoadedPanel
 from specialists.errors import InvalidMessage, SpecialistsError
@@ -163,6 +164,8 @@ def _consultation(document: Document, arrays: Arrays) -> Consultation:
     )
     if [one.specialist for one in predictions] != [one.specialist for one in embeddings]:
         raise ValueError("predictions and embeddings are not of the same specialists")
+    if not {one.computed_in for one in predictions} <= {"", *NUMBERS}:
+        raise ValueError("a prediction in unknown numbers")
     _shares(*(share for one in predictions for share in one.probabilities))
     _shares(*(share for one in segmentations for share in (one.share, one.certainty)))
     return Consultation(

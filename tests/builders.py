@@ -172,6 +172,7 @@ def a_prediction(
         probabilities=probabilities,
         weights_sha256=sha256_of(f"weights of {specialist}"),
         validation_accuracy=0.9,
+        computed_in="float32",
     )
     return replace(prediction, **fields)  # type: ignore[arg-type]
 

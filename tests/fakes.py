@@ -160,7 +160,9 @@ class FakeSpecialists(FakePart):
         scripted = self.probabilities
         if isinstance(scripted, dict):
             scripted = scripted.get(name)
-        return SpecialistPrediction(name, scripted or favouring_last(task), _weights(name), 0.9)
+        return SpecialistPrediction(
+            name, scripted or favouring_last(task), _weights(name), 0.9, "float32"
+        )
 
 
 @dataclass

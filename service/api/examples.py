@@ -61,6 +61,7 @@ DIAGNOSIS: dict[str, Any] = {
                 "probabilities": _probabilities(0.12, 0.88),
                 "validation_accuracy": 0.91,
                 "weights_sha256": _SHA256,
+                "computed_in": "float32",
             }
         ],
         "rad": [

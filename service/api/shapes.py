@@ -37,6 +37,10 @@ class SpecialistPredictionResponse(BaseModel):
     probabilities: list[LabelProbability]
     validation_accuracy: float | None
     weights_sha256: Sha256
+    computed_in: str | None = Field(
+        description="the numbers of its arithmetic: float32, bfloat16, 8-bit integers and either; "
+        "null in results of before they were recorded"
+    )
 
 
 class NeighbourResponse(BaseModel):
@@ -136,6 +140,7 @@ def prediction_shape(
         probabilities=probabilities_shape(names, prediction.probabilities),
         validation_accuracy=prediction.validation_accuracy,
         weights_sha256=prediction.weights_sha256,
+        computed_in=prediction.computed_in or None,
     )
 
 

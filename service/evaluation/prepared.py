@@ -71,7 +71,9 @@ def _member(
     accuracy = specialist.manifest.validation.get("accuracy")
     return (
         [
-            SpecialistPrediction(name, tuple(row.tolist()), sha256, accuracy)
+            SpecialistPrediction(
+                name, tuple(row.tolist()), sha256, accuracy, specialist.computed_in
+            )
             for row in probabilities
         ],
         [Embedding(name, sha256, row) for row in embeddings],

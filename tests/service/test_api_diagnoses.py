@@ -62,6 +62,7 @@ async def test_shows_all_evidence_that_was_weighed(home: Path) -> None:
     assert [row["specialist"] for row in moed] == list(PANEL)
     assert moed[0]["labels"] == ["pneumonia"]
     assert moed[0]["validation_accuracy"] == 0.9
+    assert moed[0]["computed_in"] == "float32"
     assert len(moed[0]["weights_sha256"]) == 64
     assert rad[0]["case_id"] == "reference-1"
     assert {"labels", "similarity", "score", "retrievers", "source", "licence"} < rad[0].keys()

@@ -58,6 +58,7 @@ async def test_the_ten_answer_in_the_panels_order(
     for prediction in consultation.predictions:
         assert sum(prediction.probabilities) == pytest.approx(1)
         assert prediction.validation_accuracy == 0.5
+        assert prediction.computed_in == "float32"
 
 
 async def test_every_turn_of_every_specialist_is_told(

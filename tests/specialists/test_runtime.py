@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from specialists import graph, graph_writer, loader, memory, runtime
+from specialists import arithmetic, graph, graph_writer, loader, memory, runtime
 from specialists.arithmetic import F32, Arithmetic
 from specialists.errors import InvalidSpecialist
 from specialists.forward import forward
@@ -137,6 +137,7 @@ async def test_a_pool_of_compiled_specialists_answers_and_explains(
 
     (said,) = answer.predictions
     assert made.weights_sha256 == said.weights_sha256
+    assert said.computed_in in map(str, arithmetic.fastest_first())
     assert made.probability == pytest.approx(said.probabilities[1], abs=0.02)
 
 

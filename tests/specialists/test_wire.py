@@ -27,7 +27,7 @@ def a_consultation(task: Task) -> Consultation:
     outline = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
     return Consultation(
         task.name,
-        (SpecialistPrediction("vgg16", (0.1, 0.9), "a" * 64, None),),
+        (SpecialistPrediction("vgg16", (0.1, 0.9), "a" * 64, None, "bfloat16"),),
         (Embedding("vgg16", "a" * 64, np.array([0.6, 0.8], np.float32)),),
         (MissingSpecialist("alexnet", "no weights"),),
         (Segmentation("unet", "lesion", "b" * 64, 0.1, 1, ("left",), 0.8, None, outline),),
@@ -62,6 +62,15 @@ def test_a_consultation_arrives_whole(task: Task) -> None:
     np.testing.assert_array_equal(arrived.embeddings[0].vector, said.embeddings[0].vector)
 
 
+def test_a_panel_that_does_not_tell_its_numbers_is_understood(task: Task) -> None:
+    document, arrays = wire.unpack(wire.consultation(a_consultation(task)))
+    del document["predictions"][0]["computed_in"]
+
+    arrived = wire.read_consultation(wire.pack(document, arrays), task)
+
+    assert arrived.predictions[0].computed_in == ""
+
+
 def test_an_explanation_arrives_whole() -> None:
     grid = np.eye(3, dtype=np.float32)
     said = Explanation("vgg16", "a" * 64, "dark", 0.9, "features.30", grid)
@@ -88,6 +97,7 @@ def test_embeddings_cost_four_bytes_a_number(task: Task) -> None:
         {"predictions": (SpecialistPrediction("vgg16", (1.0,), "a" * 64),)},
         {"predictions": (SpecialistPrediction("vgg16", (np.nan, 0.9), "a" * 64),)},
         {"predictions": (SpecialistPrediction("vgg16", (0.1, 9.0), "a" * 64),)},
+        {"predictions": (SpecialistPrediction("vgg16", (0.1, 0.9), "a" * 64, None, "[/b]"),)},
         {"missing": (MissingSpecialist("made up", "to be a new series of each figure"),)},
         {"segmentations": (Segmentation("unet", "lesion", "b", np.inf, 1, (), 0.8),)},
         {"task": "another"},
