@@ -101,9 +101,10 @@ def _made(
         with tempfile.TemporaryDirectory(dir=place, prefix=".writing-") as staging:
             fresh = Path(staging) / kept.name
             _write(folder, manifest, how, fresh / FILE, stop)
+            made = Graph(fresh / FILE, how)  # first: another process may replace what is kept
             if place is not None:
-                fresh = _keep(fresh, kept)
-            return Graph(fresh / FILE, how)
+                _keep(fresh, kept)
+            return made
     except UNREADABLE as error:
         raise GraphUnavailable(f"{type(error).__name__} while it was made") from error
 
@@ -114,7 +115,7 @@ def _may_write(place: Path) -> bool:
     return place.is_dir() and os.access(place, os.W_OK)
 
 
-def _keep(fresh: Path, kept: Path) -> Path:
+def _keep(fresh: Path, kept: Path) -> None:
     """In place of graphs of former weights and versions, and of what killed writers left."""
     same = kept.name.rpartition("-")[0] + "-"
     for other in kept.parent.iterdir():
@@ -123,7 +124,6 @@ def _keep(fresh: Path, kept: Path) -> Path:
             shutil.rmtree(other, ignore_errors=True)
     with suppress(OSError):  # another process was quicker
         fresh.rename(kept)
-    return kept
 
 
 def _is_abandoned(staging: Path) -> bool:

@@ -5,9 +5,11 @@ import importlib.util
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,6 +175,28 @@ def test_what_a_killed_writer_left_goes_with_the_next_graph(folder: Path, task: 
     runtime.ready(folder, task, ways=in_floats)
 
     assert [staging.exists() for staging in left] == [False, True]
+
+
+def test_several_that_make_the_same_graph_at_once_all_have_one(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = made(folder)
+    written = shutil.copytree(file.parent, tmp_path / "written")
+    shutil.rmtree(folder / graph.COMPILED)
+    all_have_written = threading.Barrier(8)
+
+    def write(*asked: Any) -> None:
+        shutil.copytree(written, asked[3].parent)
+        all_have_written.wait(60)
+
+    monkeypatch.setattr(graph, "_write", write)
+
+    with ThreadPoolExecutor(8) as together:
+        ready = partial(runtime.ready, task=task, ways=in_floats)
+        found = list(together.map(ready, [folder] * 8))
+
+    assert all(isinstance(one.trunk, Graph) for one in found)
+    assert made(folder) == [file]
 
 
 def test_a_folder_that_cannot_be_written_is_left_as_it_is(folder: Path, task: Task) -> None:
