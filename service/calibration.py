@@ -53,7 +53,10 @@ class Calibration:
 
 
 def conditions(provenance: Provenance) -> dict[str, str]:
-    """Everything that the probabilities of a diagnosis depend on besides its image."""
+    """What the probabilities of a diagnosis depend on besides its image.
+
+    Not in which numbers specialists computed: ways that agree may take each other's place.
+    """
     generalist = provenance.generalist
     return {
         "task": provenance.task_sha256,

@@ -42,7 +42,7 @@ class Arithmetic:
 
 
 NUMBERS = frozenset(str(Arithmetic(floats, how)) for floats in SPOKEN for how in (False, True))
-"""All that a specialist may be said to be computed in."""
+"""What a specialist may be said to be computed in."""
 
 
 @cache

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ FORMAT = 3
 """Changes with what `graph_writer` writes."""
 WRITER = ("-P", "-m", "specialists.graph_writer")
 WRITER_SECONDS = 1800.0
+INTEGER = b'element_type="i8"'  # of weights, in the text of a graph
 SMOOTH = 8
 
 UNREADABLE = (RuntimeError, OSError, ValueError, TypeError, EOFError)
@@ -43,15 +45,15 @@ class GraphUnavailable(Exception):
 class Graph:
     """A graph that computes. Several threads may call it; they take turns.
 
-    `promise` is what PyTorch in float32 makes of the probes, (probes, dimension); `nbytes` is
-    about the memory of its weights.
+    `how` it computes: without integers where it has no layer for them. `promise` is what PyTorch in
+    float32 makes of the probes, (probes, dimension); `nbytes` is about the memory of its weights.
     """
 
     def __init__(self, file: Path, how: Arithmetic) -> None:
-        self.how = how
+        self.how = replace(how, integers=how.integers and INTEGER in file.read_bytes())
         self._request: Any = arithmetic.compiled(arithmetic.new_core(), file, how)
         self._turn = threading.Lock()
-        self.nbytes = _in_memory(file.with_suffix(".bin").stat().st_size, how)
+        self.nbytes = _in_memory(file.with_suffix(".bin").stat().st_size, self.how)
         self.promise = torch.from_numpy(np.load(file.with_name(PROMISE), allow_pickle=False))
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -83,6 +85,7 @@ def read(folder: Path, manifest: Manifest, how: Arithmetic, stop: threading.Even
     try:
         return Graph(kept / FILE, how)
     except UNREADABLE:
+        shutil.rmtree(kept, ignore_errors=True)
         return _made(folder, kept, manifest, how, stop)
 
 
@@ -98,10 +101,12 @@ def _made(
     """Where the folder cannot be written, the file is there only while it is read."""
     place = kept.parent if _may_write(kept.parent) else None
     try:
-        with tempfile.TemporaryDirectory(dir=place, prefix=".writing-") as staging:
+        with tempfile.TemporaryDirectory(
+            dir=place, prefix=".writing-", ignore_cleanup_errors=True
+        ) as staging:
             fresh = Path(staging) / kept.name
             _write(folder, manifest, how, fresh / FILE, stop)
-            made = Graph(fresh / FILE, how)  # first: another process may replace what is kept
+            made = Graph(fresh / FILE, how)
             if place is not None:
                 _keep(fresh, kept)
             return made
@@ -116,13 +121,15 @@ def _may_write(place: Path) -> bool:
 
 
 def _keep(fresh: Path, kept: Path) -> None:
-    """In place of graphs of former weights and versions, and of what killed writers left."""
+    """In place of graphs of former weights and versions, and of what killed writers left.
+
+    Where another process was quicker, its graph stays: others may be reading it.
+    """
     same = kept.name.rpartition("-")[0] + "-"
-    for other in kept.parent.iterdir():
-        is_former = not other.name.startswith((".", same))
-        if other == kept or is_former or _is_abandoned(other):
-            shutil.rmtree(other, ignore_errors=True)
-    with suppress(OSError):  # another process was quicker
+    with suppress(OSError):
+        for other in kept.parent.iterdir():
+            if not other.name.startswith((".", same)) or _is_abandoned(other):
+                shutil.rmtree(other, ignore_errors=True)
         fresh.rename(kept)
 
 

@@ -48,7 +48,7 @@ def load_beside(
         raise InvalidSpecialist(f"{specialist.name!r} was replaced while it was read")
     if donor.is_whole:
         _share(specialist.model, donor.model)
-    return replace(specialist, trunk=donor.trunk)
+    return replace(specialist, trunk=donor.trunk, computed_in=donor.computed_in)
 
 
 def _share(model: EmbeddingClassifier, donor: EmbeddingClassifier) -> None:

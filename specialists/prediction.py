@@ -16,7 +16,8 @@ Vector = NDArray[np.float32]  # (dim,), unit length where it is an embedding
 class SpecialistPrediction:
     """One specialist's answer: a calibrated probability per label, in the task's order.
 
-    `computed_in` names the numbers of its arithmetic, such as "float32"; empty where nobody told.
+    `computed_in` names the numbers of its arithmetic (`arithmetic.NUMBERS`); empty where nobody
+    told. On a GPU the convolutions of "float32" may round to TF32, as PyTorch does.
     """
 
     specialist: str

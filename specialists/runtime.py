@@ -91,7 +91,7 @@ def _compiled(
     for how in () if stop.is_set() else ways:
         trunk = _agreeing(folder, found.manifest, how, stop)
         if trunk is not None:
-            return replace(found, trunk=trunk, computed_in=str(how))
+            return replace(found, trunk=trunk, computed_in=str(trunk.how))
     logger.warning("%s computes uncompiled", found.name)
     return loader.load(folder, task)
 

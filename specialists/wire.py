@@ -156,7 +156,10 @@ def merged(task: Task, said: list[Consultation], segmented: Segmented) -> Consul
 
 
 def _consultation(document: Document, arrays: Arrays) -> Consultation:
-    predictions = _structure(document["predictions"], tuple[SpecialistPrediction, ...])
+    predictions = tuple(
+        one if one.computed_in in NUMBERS else replace(one, computed_in="")
+        for one in _structure(document["predictions"], tuple[SpecialistPrediction, ...])
+    )
     segmentations = _structure(document["segmentations"], tuple[Segmentation, ...])
     embeddings = tuple(
         Embedding(str(name), str(sha256), _floats(arrays[f"vector {i}"], 1))
@@ -164,8 +167,6 @@ def _consultation(document: Document, arrays: Arrays) -> Consultation:
     )
     if [one.specialist for one in predictions] != [one.specialist for one in embeddings]:
         raise ValueError("predictions and embeddings are not of the same specialists")
-    if not {one.computed_in for one in predictions} <= {"", *NUMBERS}:
-        raise ValueError("a prediction in unknown numbers")
     _shares(*(share for one in predictions for share in one.probabilities))
     _shares(*(share for one in segmentations for share in (one.share, one.certainty)))
     return Consultation(

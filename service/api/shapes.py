@@ -38,8 +38,8 @@ class SpecialistPredictionResponse(BaseModel):
     validation_accuracy: float | None
     weights_sha256: Sha256
     computed_in: str | None = Field(
-        description="the numbers of its arithmetic: float32, bfloat16, 8-bit integers and either; "
-        "null in results of before they were recorded"
+        description="the numbers of its arithmetic: float32, bfloat16, 8-bit integers and float32, "
+        "8-bit integers and bfloat16; null where they were not recorded"
     )
 
 

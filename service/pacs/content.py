@@ -197,11 +197,12 @@ def _evidence(result: Written, labels: dict[str, Concept]) -> tuple[Group, ...]:
 def _prediction(
     prediction: SpecialistPrediction, labels: dict[str, Concept], version: str
 ) -> Group:
-    specialist = name(prediction.specialist)
+    specialist, numbers = name(prediction.specialist), prediction.computed_in
+    settings = (f"computed in {numbers}",) if numbers else ()
     return Group(
         f"specialist {specialist}",
         concepts.SPECIALIST,
-        Algorithm(specialist, version, line(prediction.weights_sha256)),
+        Algorithm(specialist, version, line(prediction.weights_sha256), settings),
         _numbers(zip(labels.values(), prediction.probabilities, strict=True)),
     )
 

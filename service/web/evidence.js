@@ -47,7 +47,7 @@ function row(one, hasImage) {
     h("td", { class: "with-bar" }, bar(share), h("span", {}, one.labels ? named(one.labels) : "task has changed")),
     h("td", { class: "number" }, two(share)),
     h("td", { class: "number" }, two(one.validation_accuracy)),
-    h("td", { class: "code", title: `${one.weights_sha256}, computed in ${one.computed_in ?? "unknown"} numbers` }, one.weights_sha256.slice(0, 7)),
+    h("td", { class: "code", title: `${one.weights_sha256}, computed in ${one.computed_in ?? "numbers that nobody told"}` }, one.weights_sha256.slice(0, 7)),
     h("td", {}, heatButton(one.specialist, hasImage)));
 }
 

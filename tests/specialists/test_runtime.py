@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from specialists import arithmetic, graph, graph_writer, loader, memory, runtime
+from specialists import graph, graph_writer, head, loader, memory, runtime
 from specialists.arithmetic import F32, Arithmetic
 from specialists.errors import InvalidSpecialist
 from specialists.forward import forward
@@ -139,8 +139,19 @@ async def test_a_pool_of_compiled_specialists_answers_and_explains(
 
     (said,) = answer.predictions
     assert made.weights_sha256 == said.weights_sha256
-    assert said.computed_in in map(str, arithmetic.fastest_first())
+    assert said.computed_in in {"float32", "bfloat16"}  # it has no layer for integers
     assert made.probability == pytest.approx(said.probabilities[1], abs=0.02)
+
+
+def test_a_specialist_beside_another_tells_the_numbers_of_their_trunk(
+    plain: Specialist, panels: Path, task: Task
+) -> None:
+    donor = replace(plain, trunk=plain.model.embed, computed_in="bfloat16")
+
+    beside = head.load_beside(donor, panels / "light" / "resnet18", task)
+
+    assert beside.trunk is donor.trunk
+    assert beside.computed_in == "bfloat16"
 
 
 def test_gradients_of_weights_that_were_replaced_are_not_shown(

@@ -62,9 +62,13 @@ def test_a_consultation_arrives_whole(task: Task) -> None:
     np.testing.assert_array_equal(arrived.embeddings[0].vector, said.embeddings[0].vector)
 
 
-def test_a_panel_that_does_not_tell_its_numbers_is_understood(task: Task) -> None:
+@pytest.mark.parametrize("said", [{}, {"computed_in": "[/b]"}])
+def test_numbers_that_a_panel_does_not_tell_or_nobody_knows_are_left_out(
+    task: Task, said: dict[str, str]
+) -> None:
     document, arrays = wire.unpack(wire.consultation(a_consultation(task)))
     del document["predictions"][0]["computed_in"]
+    document["predictions"][0] |= said
 
     arrived = wire.read_consultation(wire.pack(document, arrays), task)
 
@@ -97,7 +101,6 @@ def test_embeddings_cost_four_bytes_a_number(task: Task) -> None:
         {"predictions": (SpecialistPrediction("vgg16", (1.0,), "a" * 64),)},
         {"predictions": (SpecialistPrediction("vgg16", (np.nan, 0.9), "a" * 64),)},
         {"predictions": (SpecialistPrediction("vgg16", (0.1, 9.0), "a" * 64),)},
-        {"predictions": (SpecialistPrediction("vgg16", (0.1, 0.9), "a" * 64, None, "[/b]"),)},
         {"missing": (MissingSpecialist("made up", "to be a new series of each figure"),)},
         {"segmentations": (Segmentation("unet", "lesion", "b", np.inf, 1, (), 0.8),)},
         {"task": "another"},
