@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from specialists import catalogue, loader, transforms
@@ -34,6 +35,7 @@ from specialists.stamps import Stamp
 from specialists.task import Task
 
 Answer = tuple[SpecialistPrediction, Embedding]
+Rows = NDArray[np.float32]
 
 
 class Member:
@@ -152,11 +154,15 @@ class Panel:
 
 
 def answer(specialist: Specialist, images: Sequence[Tensor]) -> list[Answer]:
-    """One forward of (3, size, size) images, together, and what it says of each.
+    """One forward of (3, size, size) images, together, and what it says of each; as `answers`."""
+    return answers(specialist, *forward(specialist, torch.stack(list(images))))
+
+
+def answers(specialist: Specialist, probabilities: Rows, embeddings: Rows) -> list[Answer]:
+    """What a forward says of each image, from its (images, labels) and (images, dimension).
 
     Raises FloatingPointError where the numbers are not finite.
     """
-    probabilities, embeddings = forward(specialist, torch.stack(list(images)))
     if not (np.isfinite(probabilities).all() and np.isfinite(embeddings).all()):
         raise FloatingPointError(f"specialist {specialist.name!r} gave numbers that are not finite")
     name, sha256 = specialist.name, specialist.manifest.weights_sha256

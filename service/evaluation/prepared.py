@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +10,8 @@ from numpy.typing import NDArray
 from service.domain import pixels_sha256
 from service.errors import GscoError
 from specialists.loader import Specialist
-from specialists.prediction import (
-    Consultation,
-    Embedding,
-    Hear,
-    MissingSpecialist,
-    Pixels,
-    SpecialistPrediction,
-    unheard,
-)
+from specialists.panel import Answer, answers
+from specialists.prediction import Consultation, Hear, MissingSpecialist, Pixels, unheard
 from specialists.task import Task
 from specialists.training import evaluate
 
@@ -48,13 +40,13 @@ class Panel:
 
     def _prepared(self, images: Sequence[Pixels], task: Task) -> PreparedPanel:
         said = evaluate.run(self.specialists, images) if images else {}
-        members = [_member(one, *said[one.name]) for one in self.specialists if images]
+        members = [_answers(one, *said[one.name]) for one in self.specialists if images]
         return PreparedPanel(
             {
                 pixels_sha256(pixels): Consultation(
                     task.name,
-                    tuple(predictions[row] for predictions, _ in members),
-                    tuple(embeddings[row] for _, embeddings in members),
+                    tuple(member[row][0] for member in members),
+                    tuple(member[row][1] for member in members),
                     self.missing,
                 )
                 for row, pixels in enumerate(images)
@@ -62,19 +54,10 @@ class Panel:
         )
 
 
-def _member(
-    specialist: Specialist, probabilities: NDArray[Any], embeddings: NDArray[Any]
-) -> tuple[list[SpecialistPrediction], list[Embedding]]:
-    if not (np.isfinite(probabilities).all() and np.isfinite(embeddings).all()):
-        raise GscoError(f"specialist {specialist.name!r} gave numbers that are not finite")
-    name, sha256 = specialist.name, specialist.manifest.weights_sha256
-    accuracy = specialist.manifest.validation.get("accuracy")
-    return (
-        [
-            SpecialistPrediction(
-                name, tuple(row.tolist()), sha256, accuracy, specialist.computed_in
-            )
-            for row in probabilities
-        ],
-        [Embedding(name, sha256, row) for row in embeddings],
-    )
+def _answers(
+    specialist: Specialist, probabilities: NDArray[np.float32], embeddings: NDArray[np.float32]
+) -> list[Answer]:
+    try:
+        return answers(specialist, probabilities, embeddings)
+    except FloatingPointError as error:
+        raise GscoError(str(error)) from error
