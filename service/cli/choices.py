@@ -51,18 +51,23 @@ def weights_of(texts: list[str], backbones: tuple[str, ...]) -> dict[str, Path]:
 def pretrained_of(
     backbones: tuple[str, ...], scale: Scale, files: dict[str, Path], wanted: bool | None
 ) -> dict[str, Path]:
-    """The files given, and for other backbones the catalogue's weights in this machine's caches.
+    """The files given, and what the other backbones begin from unless it is not `wanted`.
 
-    Unless it is said whether they are `wanted`, full-size backbones begin from them. Raises
-    Misconfigured, InvalidWeights.
+    Full-size ones begin from the catalogue's weights in this machine's caches, nano ones from the
+    shipped specialists of synthetic chests; a nano backbone that is not shipped begins from random
+    numbers, unless pretrained weights are explicitly wanted. Raises Misconfigured, InvalidWeights.
     """
+    from service.demo import home
     from specialists.training import hub
 
-    if wanted is False or (wanted is None and scale is not Scale.FULL):
-        return files
     missing = [name for name in backbones if name not in files]
-    if missing and scale is not Scale.FULL:
+    if wanted is False:
+        return files
+    if scale is Scale.FULL:
+        return files | {name: hub.find(name) for name in missing}
+    shipped = home.trunks()
+    if wanted and (bare := [name for name in missing if name not in shipped]):
         raise Misconfigured(
-            f"there are no pretrained weights of a nano {missing[0]}: --weights {missing[0]}=FILE"
+            f"there are no pretrained weights of a nano {bare[0]}: --weights {bare[0]}=FILE"
         )
-    return files | {name: hub.find(name) for name in missing}
+    return files | {name: shipped[name] for name in missing if name in shipped}

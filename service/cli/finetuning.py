@@ -56,8 +56,9 @@ def finetune(
         bool | None,
         typer.Option(
             "--pretrained/--from-scratch",
-            help="Begin from the catalogue's weights in this machine's hub cache, as full-size "
-            "backbones do unless told otherwise; or from random numbers.",
+            help="Begin from weights that have learnt to see (default): full-size backbones from "
+            "the catalogue's in this machine's hub cache, nano ones from the shipped specialists "
+            "of synthetic chests; or from random numbers.",
         ),
     ] = None,
     licence: Annotated[str, typer.Option(help="What the training data allows.")] = "not stated",

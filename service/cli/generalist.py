@@ -55,13 +55,18 @@ def train(
         typer.Option(min=1, help="Instead, tune an existing checkpoint: an adapter of this rank."),
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(help="The checkpoint that --lora tunes; default: nano.")
+        Path | None,
+        typer.Option(
+            help="A checkpoint that only takes the last stage again, after its panels have "
+            "changed; with --lora the one to tune (default: nano)."
+        ),
     ] = None,
 ) -> None:
     """Train MedDr-nano to see, to answer and to arbitrate; about an hour and a half on two cores.
 
-    Interrupted at any moment, the same command goes on and ends with the same weights. With --lora,
-    a checkpoint of MedDr's architecture is tuned to one --data instead, and --out is an adapter.
+    Interrupted at any moment, the same command goes on and ends with the same weights. With --base,
+    a trained one only learns anew whom to trust, in half an hour. With --lora, a checkpoint of
+    MedDr's architecture is tuned to one --data instead, and --out is an adapter.
     """
     _demand_folder("--out", out)
     _demand_folder("--work", work)
@@ -69,8 +74,6 @@ def train(
         _refuse_beside_lora(questions, instructions, recipe_file)
         _adapt(context.obj, base, data or [], out, work, lora, effort)
         return
-    if base is not None:
-        raise Misconfigured("--base is what --lora tunes: give --lora RANK with it")
     from service.generalist.training import plan, recipe, train
 
     wanted = recipe.nano() if recipe_file is None else recipe.read(recipe_file)
@@ -78,7 +81,9 @@ def train(
     sources = _sources(
         context.obj, chosen, data or [], questions or [], instructions or [], phantoms=phantoms
     )
-    plan.claim(work, sources, chosen)
+    if base is not None:
+        _demand_checkpoint(base)
+    plan.claim(work, sources, chosen, base)
     with output.progress() as bar:
         rows = {name: bar.add_task(name, total=None) for name in train.STAGES}
 
@@ -88,7 +93,7 @@ def train(
             if at.step % REPORT_EVERY_STEPS == 0:
                 bar.log(f"{shown} after {at.step} of {at.steps} steps")
 
-        train.train(sources, chosen, work, out, show, bar.log)
+        train.train(sources, chosen, work, out, show, bar.log, base)
     output.messages.print(f"wrote {out}")
 
 
@@ -157,6 +162,7 @@ def _sources(
             for task, path in _pairs(settings, "--questions", questions)
         ),
         specialists=home.SHIPPED,
+        trunks=home.trunks(),
         taught=tuple(taught),
     )
 
@@ -170,6 +176,11 @@ def _demand_distinct(chosen: list[Task]) -> None:
 def _demand_folder(option: str, path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise Misconfigured(f"{option} is a folder, '{path}' is a file")
+
+
+def _demand_checkpoint(path: Path) -> None:
+    if not path.is_dir():
+        raise Misconfigured(f"no checkpoint at '{path}'")
 
 
 def _refuse_beside_lora(
@@ -197,8 +208,7 @@ def _adapt(
         raise Misconfigured("--lora tunes to one data set: give --data TASK=PATH once")
     ((task, path),) = _pairs(settings, "--data", data)
     folder = base or settings.generalist_path
-    if not folder.is_dir():
-        raise Misconfigured(f"no checkpoint at '{folder}'")
+    _demand_checkpoint(folder)
     how = Adaptation(rank=rank, steps=max(1, round(Adaptation().steps * effort)))
     read = dataset.read(path, task)
     state = adapt.state_file(work, folder, read, how)

@@ -14,12 +14,15 @@ from service.demo.tasks import DemoTask
 from service.persistence import database
 from service.reference_cases import Origin
 from service.settings import Settings
+from specialists import catalogue, loader
 
 REFERENCE_CASES = 150
 REFERENCE_SEED = 20261
 EXAMPLES = 4
 EXAMPLE_SEED = 77
 SHIPPED = Path(__file__).parent / "specialists"
+WIDEST = "phantom-cxr"
+"""Its specialists are what other nano specialists begin from: four labels, told by small things."""
 ORIGIN = Origin("phantom, hospital A", "CC0-1.0")
 
 OnProgress = Callable[[str], None]
@@ -42,6 +45,12 @@ def prepare(settings: Settings, on_progress: OnProgress, only: str | None = None
             _write_task(settings, task.name)
     finally:
         engine.dispose()
+
+
+def trunks() -> dict[str, Path]:
+    """Weights that nano specialists of other tasks begin from, by backbone."""
+    files = (SHIPPED / WIDEST / key / loader.WEIGHTS for key in catalogue.PANEL)
+    return {file.parent.name: file for file in files if file.is_file()}
 
 
 def _prepare_task(settings: Settings, engine: Engine, demo: DemoTask) -> None:

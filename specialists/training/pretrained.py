@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from specialists import catalogue, loader
 from specialists.architectures import EmbeddingClassifier, build
 from specialists.catalogue import Scale
-from specialists.errors import InvalidWeights
+from specialists.errors import InvalidSpecialist, InvalidWeights
 from specialists.training import hub, positions
 
 SUFFIX = ".safetensors"
@@ -40,8 +40,8 @@ class Pretrained:
 
     @property
     def name(self) -> str:
-        """The file's, or in the hub's cache the repository and revision that it belongs to."""
-        return hub.name_of(self.path) or self.path.name
+        """The hub repository with its revision, the specialist, or else the file's."""
+        return hub.name_of(self.path) or _specialist(self.path) or self.path.name
 
 
 def choose(
@@ -86,6 +86,17 @@ def fill(model: EmbeddingClassifier, weights: Pretrained, key: str) -> None:
                 f"{weights.name} for {key!r}: tensor {name!r} holds numbers that are not finite"
             )
     model.backbone.load_state_dict(usable, strict=False)
+
+
+def _specialist(path: Path) -> str | None:
+    """Task and backbone of a file that lies in a specialist's folder."""
+    if path.name != loader.WEIGHTS:
+        return None
+    try:
+        manifest = loader.read_manifest(path.parent)
+    except InvalidSpecialist:
+        return None
+    return f"{manifest.task} {manifest.backbone}"
 
 
 def _checked(key: str, scale: Scale, labels: int, path: Path) -> Pretrained:

@@ -90,6 +90,26 @@ def test_a_linear_probe_stands_beside_the_nearest(
     assert json.loads(begun.out) == json.loads(own.out)
 
 
+def test_nano_specialists_begin_from_the_shipped_ones(train: Gsco, home: Path) -> None:
+    manifest = home / "specialists" / "light" / "resnet18" / MANIFEST
+    short, probe = ("--epochs", 1), ("--procedure", "linear-probe")
+    begun = []
+    for options in (short, (*short, "--from-scratch"), probe):
+        assert train(*options).code == 0
+        begun.append(json.loads(manifest.read_text())["recipe"].get("begun_from"))
+
+    assert begun == ["phantom-cxr resnet18", None, "phantom-cxr resnet18"]
+
+
+def test_a_nano_backbone_that_is_not_shipped_begins_from_random_numbers(
+    train: Gsco, home: Path
+) -> None:
+    train("--epochs", 1, "--backbones", "convnext-tiny")
+
+    manifest = home / "specialists" / "light" / "convnext-tiny" / MANIFEST
+    assert "begun_from" not in json.loads(manifest.read_text())["recipe"]
+
+
 def test_the_recipe_is_changed_by_options(train: Gsco, home: Path) -> None:
     train("--epochs", 1, "--unbalanced", "--augment", 0, "--flip", "--precision", "bfloat16")
 
@@ -140,8 +160,8 @@ def test_dicom_files_are_learnt_from(train: Gsco, tmp_path: Path, indexed: bool)
     ("options", "sentence"),
     [
         (["--procedure", "linear-probe", "--epochs", 3], "has no use for epochs"),
-        (["--procedure", "linear-probe"], "needs a trunk that has learnt something"),
-        (["--pretrained"], "there are no pretrained weights of a nano resnet18"),
+        (["--procedure", "linear-probe", "--from-scratch"], "needs a trunk that has learnt"),
+        (["--backbones", "convnext-tiny", "--pretrained"], "no pretrained weights of a nano"),
         (["--scale", "full"], "hf download timm/resnet18.a1_in1k model.safetensors"),
         (["--weights", "mine.pth"], "is not a .safetensors file"),
     ],

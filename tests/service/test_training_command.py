@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import a_multi_label_task, a_question_task, a_task, png_bytes, task_toml
+from safetensors.torch import load_file
 
 from service.cli.main import main
 from service.generalist.training import recipe
+from service.settings import NANO_GENERALIST
 from specialists.task import Label
 
 TASK = "cxr-pneumonia"
@@ -91,7 +93,7 @@ def miniature(tmp_path: Path) -> Path:
         (("--recipe", "DATA"), "is no recipe"),
         (("--out", "DATA"), "--out is a folder"),
         (("--work", "DATA"), "--work is a folder"),
-        (("--base", "."), "--lora"),
+        (("--data", f"{TASK}=DATA", "--base", "nowhere"), "no checkpoint at 'nowhere'"),
         (("--lora", "4"), "give --data TASK=PATH once"),
         (("--lora", "4", "--data", f"{TASK}=DATA", "--base", "nowhere"), "no checkpoint at"),
         (("--lora", "4", "--recipe", "DATA"), "--recipe is for training anew"),
@@ -204,6 +206,45 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert parts.judgements() == whole.judgements()
 
 
+# -- panels have changed: a trained generalist learns anew whom to trust --
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_trained_generalist_takes_the_last_stage_again(
+    home: Path, data: Path, miniature: Path, tmp_path: Path
+) -> None:
+    panel = a_task(panel=("alexnet",))
+    (home / "tasks" / f"{TASK}.toml").write_text(task_toml(panel), "utf-8")
+    arguments = ["--no-phantoms", "--data", f"{TASK}={data}", "--recipe", str(miniature)]
+    first = Training(home, tmp_path / "first", arguments)
+    first.run()
+
+    again = Training(home, tmp_path / "again", [*arguments, "--base", str(first.out)])
+    again.run()
+
+    assert [one["step"] for one in again.judgements()] == [0, 104]
+    assert not list(again.work.glob("vision*"))
+    assert seeing(again.out) == seeing(first.out)
+
+
+def test_a_checkpoint_that_sees_other_images_is_refused(
+    gsco: Gsco, data: Path, miniature: Path, tmp_path: Path
+) -> None:
+    code, said = gsco("train", "--no-phantoms", "--out", tmp_path / "out", "--work",
+                      tmp_path / "work", "--data", f"{TASK}={data}", "--recipe", miniature,
+                      "--base", NANO_GENERALIST)  # fmt: skip
+
+    assert code == 2
+    assert "sees 64 pixels, the recipe 32" in " ".join(said.split())
+
+
+def seeing(folder: Path) -> dict[str, bytes]:
+    """The vision tower's weights."""
+    kept = load_file(folder / "model.safetensors")
+    return {n: v.float().numpy().tobytes() for n, v in kept.items() if n.startswith("vision_model")}
+
+
 class Training:
     """The command in a process of its own, with its own folders."""
 
@@ -233,8 +274,9 @@ class Training:
     def weights(self) -> str:
         return hashlib.sha256((self.out / "model.safetensors").read_bytes()).hexdigest()
 
-    def judgements(self) -> object:
-        return json.loads((self.work / "judgements.json").read_text("utf-8"))
+    def judgements(self) -> list[dict[str, object]]:
+        told: list[dict[str, object]] = json.loads((self.work / "judgements.json").read_text())
+        return told
 
 
 def alone() -> dict[str, str]:

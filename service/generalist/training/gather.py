@@ -6,7 +6,7 @@ will meet a hospital's. Phantoms are drawn afresh. Validation and test splits ar
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -111,21 +111,28 @@ def lesson_of(one: Hospital, recipe: Recipe) -> Lesson:
     return _lesson(one.task, images, _marks(one.task, one.seen), recipe)
 
 
-def stand_ins(one: Hospital, wanted: Wanted, folder: Path, note: Note) -> Path:
-    """Nano specialists that learned from the `seen` patients only; kept, and continued, there."""
+def stand_ins(
+    one: Hospital, wanted: Wanted, trunks: Mapping[str, Path], folder: Path, note: Note
+) -> Path:
+    """Nano specialists that learned from the `seen` patients only; kept, and continued, there.
+
+    They begin, as the task's own do, from `trunks` (weights by backbone).
+    """
     half = Dataset(
         one.dataset.source, one.task, {"train": one.seen, "val": one.dataset.split("val")}
     )
     enough = math.ceil(wanted.stand_in_steps * STAND_IN_BATCH / len(one.seen))
     epochs = min(max(wanted.stand_in_epochs, enough), MOST_STAND_IN_EPOCHS)
+    panel = catalogue.panel_of(one.task)
     finetune(
         one.task,
         half,
-        catalogue.panel_of(one.task),
+        panel,
         Scale.NANO,
         folder / one.task.name,
         epochs=epochs,
         patience=epochs,
+        weights={key: trunks[key] for key in panel if key in trunks},
         on_progress=lambda at: note(f"{one.task.name}: {at.backbone} epoch {at.number}"),
     )
     return folder / one.task.name

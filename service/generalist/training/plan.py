@@ -14,16 +14,21 @@ from typing import Any
 import numpy as np
 
 from service.errors import Misconfigured
+from service.generalist import checkpoint
 from service.generalist.training.examples import Dialogue, Taught
 from service.generalist.training.recipe import Recipe
 from service.generalist.training.train import Sources
+from specialists.task import Task
+from specialists.training import evaluate
 
 FILE = "plan.json"
 
 
-def claim(work: Path, sources: Sources, recipe: Recipe) -> None:
+def claim(work: Path, sources: Sources, recipe: Recipe, base: Path | None = None) -> None:
     """Make the work folder this training's own; raises Misconfigured where it is another's."""
-    mine = json.loads(json.dumps({"data": fingerprints(sources), "recipe": asdict(recipe)}))
+    begun = {} if base is None else {"base": checkpoint.fingerprint(base)}
+    data = {**fingerprints(sources), **begun}
+    mine = json.loads(json.dumps({"data": data, "recipe": asdict(recipe)}))
     path = work / FILE
     if path.exists():
         _compare(work, json.loads(path.read_text("utf-8")), mine)
@@ -37,7 +42,8 @@ def claim(work: Path, sources: Sources, recipe: Recipe) -> None:
 def fingerprints(sources: Sources) -> Mapping[str, str]:
     """Everything that is learned from by name, each with what tells it from another."""
     return {
-        **{f"phantoms {one.task.name}": "" for one in sources.demos},
+        **{f"phantoms {one.task.name}": _of_panel(sources, one.task) for one in sources.demos},
+        "what specialists begin from": _of_files(sources.trunks) if sources.hospitals else "",
         **{f"data {one.task.name}": one.dataset.fingerprint() for one in sources.hospitals},
         **{f"questions {one.task.name}": _of_texts(one) for one in sources.dialogues},
         **{f"instructions {one.task.name}": _of_texts(one) for one in sources.taught},
@@ -55,6 +61,16 @@ def _compare(work: Path, kept: dict[str, Any], mine: dict[str, Any]) -> None:
 
 def _named(part: str) -> str:
     return "recipe or effort" if part == "recipe" else "choice of data"
+
+
+def _of_panel(sources: Sources, task: Task) -> str:
+    """What its specialists say is learned from too."""
+    panel, _ = evaluate.load_panel(sources.specialists / task.name, task)
+    return " ".join(one.manifest.weights_sha256 for one in panel)
+
+
+def _of_files(files: Mapping[str, Path]) -> str:
+    return " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files.values())
 
 
 def _of_texts(one: Dialogue | Taught) -> str:

@@ -6,8 +6,8 @@ ends with the same weights.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from service.errors import Misconfigured
 from service.generalist import checkpoint, template
 from service.generalist.architecture import InternVLChat
 from service.generalist.chat import SYSTEM
@@ -52,6 +53,7 @@ class Sources:
     told: tuple[Task, ...]
     dialogues: tuple[Dialogue, ...]
     specialists: Path  # of the demo tasks: <task>/<backbone>
+    trunks: Mapping[str, Path] = field(default_factory=dict)  # what other specialists begin from
     taught: tuple[Taught, ...] = ()
 
     @property
@@ -63,23 +65,35 @@ Note = Callable[[str], None]
 
 
 def train(
-    sources: Sources, recipe: Recipe, work: Path, out: Path, on_progress: OnProgress, note: Note
+    sources: Sources,
+    recipe: Recipe,
+    work: Path,
+    out: Path,
+    on_progress: OnProgress,
+    note: Note,
+    base: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """A checkpoint in `out`, the best by judgement; returns all judgements of the second stage."""
+    """A checkpoint in `out`, the best by judgement; returns all judgements of arbitration.
+
+    With a `base` only the last stage: that checkpoint learns whom to trust now that panels have
+    changed, and is itself among those judged. Raises InvalidCheckpoint.
+    """
+    taken_up = None if base is None else _taken_up(base, recipe)
     pools = [_materials(one, sources, recipe, work, note) for one in _all(sources)]
     learned, judged = [one for one, _ in pools], [one for _, one in pools]
     curriculum = _curriculum(sources, recipe, learned)
-    tokenizer = checkpoint.create_tokenizer(corpus(curriculum, sources), recipe.model.vocabulary)
     torch.manual_seed(recipe.seed)
-    model = checkpoint.create(work / "begun", configuration(recipe.model), tokenizer, recipe.seed)
-    initialise.initialise(model)
-    initialise.know_numbers(model, tokenizer)
-    model.to(batches.fastest())
-    _learn_to_see(model, sources, recipe, work, on_progress, note)
+    model, tokenizer = taken_up or _begun(corpus(curriculum, sources), recipe, work)
     contest = Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
+    stages = recipe.arbitrations()
+    if taken_up is None:
+        _learn_to_see(model, sources, recipe, work, on_progress, note)
+    else:
+        contest.enter(0)
+        stages = stages[-1:]
     history: list[Progress] = []
     done = 0
-    for name, stage in recipe.arbitrations():
+    for name, stage in stages:
         state = work / f"{name}.safetensors"
         if not state.exists():
             contest.forget_after(done)
@@ -100,6 +114,25 @@ def train(
     checkpoint.save(model, tokenizer, model.config, out)
     plot.progress(history, contest.judgements, out / "training.png")
     return contest.judgements
+
+
+def _begun(texts: list[str], recipe: Recipe, work: Path) -> tuple[InternVLChat, Any]:
+    """A model that has learned nothing, and a tokenizer of what it will read."""
+    tokenizer = checkpoint.create_tokenizer(texts, recipe.model.vocabulary)
+    model = checkpoint.create(work / "begun", configuration(recipe.model), tokenizer, recipe.seed)
+    initialise.initialise(model)
+    initialise.know_numbers(model, tokenizer)
+    return model.to(batches.fastest()), tokenizer
+
+
+def _taken_up(base: Path, recipe: Recipe) -> tuple[InternVLChat, Any]:
+    loaded = checkpoint.load(base)
+    sees = loaded.config.force_image_size
+    if sees != recipe.model.image_size:
+        raise Misconfigured(
+            f"'{base}' sees {sees} pixels, the recipe {recipe.model.image_size}: give --recipe"
+        )
+    return loaded.model.to(batches.fastest()), loaded.tokenizer
 
 
 def corpus(curriculum: Curriculum, sources: Sources) -> list[str]:
@@ -125,13 +158,13 @@ def _materials(
     folder = work / "materials"
     note(f"asking the panel of {one.task.name}")
     if isinstance(one, Hospital):
-        return gather.kept(
-            one.task,
-            folder,
-            lambda: gather.of_hospital(
-                one, gather.stand_ins(one, recipe.material, work / "panels", note), recipe
-            ),
-        )
+
+        def asked() -> tuple[Material, Material]:
+            panels = work / "panels"
+            panel = gather.stand_ins(one, recipe.material, sources.trunks, panels, note)
+            return gather.of_hospital(one, panel, recipe)
+
+        return gather.kept(one.task, folder, asked)
     panel = sources.specialists / one.task.name
     return gather.kept(one.task, folder, lambda: gather.of_phantoms(one, panel, recipe))
 
