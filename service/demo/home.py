@@ -21,8 +21,8 @@ REFERENCE_SEED = 20261
 EXAMPLES = 4
 EXAMPLE_SEED = 77
 SHIPPED = Path(__file__).parent / "specialists"
-WIDEST = "phantom-cxr"
-"""Its specialists are what other nano specialists begin from: four labels, told by small things."""
+TRUNKS = "phantom-cxr"
+"""The task whose specialists others begin from: trained longest, from random numbers."""
 ORIGIN = Origin("phantom, hospital A", "CC0-1.0")
 
 OnProgress = Callable[[str], None]
@@ -49,7 +49,7 @@ def prepare(settings: Settings, on_progress: OnProgress, only: str | None = None
 
 def trunks() -> dict[str, Path]:
     """Weights that nano specialists of other tasks begin from, by backbone."""
-    files = (SHIPPED / WIDEST / key / loader.WEIGHTS for key in catalogue.PANEL)
+    files = (SHIPPED / TRUNKS / key / loader.WEIGHTS for key in catalogue.PANEL)
     return {file.parent.name: file for file in files if file.is_file()}
 
 

@@ -132,7 +132,8 @@ def _prepare(one: Measured, home: Path) -> None:
     if one.trained_on is None:
         return
     where = ("--task", one.task, "--data", str(one.trained_on))
-    _gsco(home, "specialists", "finetune", *where, "--scale", "nano", *one.training)
+    how = ("--scale", "nano", "--from-scratch", *one.training)
+    _gsco(home, "specialists", "finetune", *where, *how)
     if not (home / "indexes" / one.task).exists():
         _gsco(home, "retrieval", "ingest", *where)
         _gsco(home, "retrieval", "build", "--task", one.task)
