@@ -198,7 +198,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = cattrs.structure(document, Manifest)
     except FileNotFoundError as error:
         raise InvalidSpecialist(f"no specialist {folder.name!r}: {MANIFEST} is missing") from error
-    except (OSError, ValueError, cattrs.BaseValidationError) as error:
+    except (OSError, ValueError, RecursionError, cattrs.BaseValidationError) as error:
         raise InvalidSpecialist(f"{MANIFEST} of {folder.name!r} cannot be read") from error
     if manifest.format != FORMAT:
         raise InvalidSpecialist(f"{folder.name!r} has format {manifest.format}, not {FORMAT}")

@@ -49,12 +49,16 @@ def weights_of(texts: list[str], backbones: tuple[str, ...]) -> dict[str, Path]:
 
 
 def pretrained_of(
-    backbones: tuple[str, ...], scale: Scale, files: dict[str, Path], wanted: bool | None
+    task: str,
+    backbones: tuple[str, ...],
+    scale: Scale,
+    files: dict[str, Path],
+    wanted: bool | None,
 ) -> dict[str, Path]:
-    """The files given, and what the other backbones begin from unless it is not `wanted`.
+    """The files given, and what the other backbones begin from unless that is not `wanted`.
 
     Full-size ones begin from the catalogue's weights in this machine's caches, nano ones from the
-    shipped specialists of synthetic chests; a nano backbone that is not shipped begins from random
+    shipped specialists of another task; a nano backbone that is not shipped begins from random
     numbers, unless pretrained weights are explicitly wanted. Raises Misconfigured, InvalidWeights.
     """
     from service.demo import home
@@ -65,7 +69,7 @@ def pretrained_of(
         return files
     if scale is Scale.FULL:
         return files | {name: hub.find(name) for name in missing}
-    shipped = home.trunks()
+    shipped = home.trunks(task)
     if wanted and (bare := [name for name in missing if name not in shipped]):
         raise Misconfigured(
             f"there are no pretrained weights of a nano {bare[0]}: --weights {bare[0]}=FILE"

@@ -58,7 +58,7 @@ def finetune(
             "--pretrained/--from-scratch",
             help="Begin from weights that have learnt to see (default): full-size backbones from "
             "the catalogue's in this machine's hub cache, nano ones from the shipped specialists "
-            "of synthetic chests; or from random numbers.",
+            "of synthetic chests, where there is one; or from random numbers.",
         ),
     ] = None,
     licence: Annotated[str, typer.Option(help="What the training data allows.")] = "not stated",
@@ -72,7 +72,7 @@ def finetune(
     found = tasks.find(settings.tasks_folder, task)
     names = choices.named(backbones) or catalogue.PANEL
     files = choices.weights_of(weights or [], names)
-    files = choices.pretrained_of(names, scale, files, pretrained)
+    files = choices.pretrained_of(found.name, names, scale, files, pretrained)
     read = datasets.read(settings, data, found)
     dataset.demand_every_label(read)
     with output.progress() as bar:

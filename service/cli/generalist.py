@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from specialists import task as tasks
 from specialists.task import Task
 
 if TYPE_CHECKING:  # torch is slow to import, and most verbs do without
+    from service.generalist.checkpoint import Checkpoint
     from service.generalist.training.optimisation import Progress
     from service.generalist.training.recipe import Recipe
     from service.generalist.training.train import Sources
@@ -57,15 +59,16 @@ def train(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="A checkpoint that only takes the last stage again, after its panels have "
-            "changed; with --lora the one to tune (default: nano)."
+            help="A trained checkpoint, which only takes the last stage again; with --lora the "
+            "one to tune (default: nano)."
         ),
     ] = None,
 ) -> None:
     """Train MedDr-nano to see, to answer and to arbitrate; about an hour and a half on two cores.
 
     Interrupted at any moment, the same command goes on and ends with the same weights. With --base,
-    a trained one only learns anew whom to trust, in half an hour. With --lora, a checkpoint of
+    a trained one only learns anew whom to trust: the shipped specialists, and nano ones that stand
+    in for those of each --data TASK. With --lora, a checkpoint of
     MedDr's architecture is tuned to one --data instead, and --out is an adapter.
     """
     _demand_folder("--out", out)
@@ -78,12 +81,11 @@ def train(
 
     wanted = recipe.nano() if recipe_file is None else recipe.read(recipe_file)
     chosen = wanted.scaled(effort)
+    taken_up = None if base is None else _taken_up(base, chosen, out)
     sources = _sources(
         context.obj, chosen, data or [], questions or [], instructions or [], phantoms=phantoms
     )
-    if base is not None:
-        _demand_checkpoint(base)
-    plan.claim(work, sources, chosen, base)
+    plan.claim(work, sources, chosen, taken_up)
     with output.progress() as bar:
         rows = {name: bar.add_task(name, total=None) for name in train.STAGES}
 
@@ -93,8 +95,10 @@ def train(
             if at.step % REPORT_EVERY_STEPS == 0:
                 bar.log(f"{shown} after {at.step} of {at.steps} steps")
 
-        train.train(sources, chosen, work, out, show, bar.log, base)
+        judged = train.train(sources, chosen, work, out, show, bar.log, taken_up)
     output.messages.print(f"wrote {out}")
+    if max(judged, key=itemgetter("score"))["step"] == 0:
+        output.messages.print("nothing was judged better than --base: these are its weights")
 
 
 @app.command()
@@ -181,6 +185,15 @@ def _demand_folder(option: str, path: Path) -> None:
 def _demand_checkpoint(path: Path) -> None:
     if not path.is_dir():
         raise Misconfigured(f"no checkpoint at '{path}'")
+
+
+def _taken_up(base: Path, chosen: "Recipe", out: Path) -> "Checkpoint":
+    from service.generalist.training import train
+
+    _demand_checkpoint(base)
+    if out.resolve() == base.resolve():
+        raise Misconfigured("--out is the folder of a new checkpoint, not --base")
+    return train.take_up(base, chosen)
 
 
 def _refuse_beside_lora(

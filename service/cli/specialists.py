@@ -9,13 +9,16 @@ import typer
 
 from service.cli import choices, datasets, exchanging, finetuning, output, segmenting
 from service.cli.choices import DataOption, TaskOption, WeightsOption
+from service.errors import Misconfigured
 from service.settings import Settings
 from specialists import catalogue
 from specialists import task as tasks
+from specialists.catalogue import Scale
 from specialists.errors import InvalidSpecialist
 from specialists.segmentation import models
 
 if TYPE_CHECKING:  # torch is slow to import, and most verbs do without
+    from specialists.loader import Specialist
     from specialists.training.dataset import Dataset
     from specialists.training.pretrained import Pretrained
     from specialists.training.procedures import Outcome
@@ -90,9 +93,21 @@ def _beside(
     begins: dict[str, Pretrained] = {}
     for one in members:
         scale, labels = one.manifest.scale, len(read.task.labels)
-        file = choices.pretrained_of((one.name,), scale, files, True)[one.name]
-        begins |= pretrained.choose([one.name], scale, labels, {one.name: file})
+        given = choices.pretrained_of(read.task.name, (one.name,), scale, files, True)
+        chosen = pretrained.choose([one.name], scale, labels, given)
+        if one.name not in files and scale is Scale.NANO:
+            _demand_beginning(one, chosen[one.name])
+        begins |= chosen
     return procedures.beside(members, read, split, begins)
+
+
+def _demand_beginning(specialist: "Specialist", shipped: "Pretrained") -> None:
+    """The shipped weights are its pretrained backbone only where it began from them."""
+    if specialist.manifest.recipe.get("begun_from_sha256") != shipped.sha256:
+        raise Misconfigured(
+            f"{specialist.name} did not begin from the shipped weights: name what to compare it "
+            f"with, --weights {specialist.name}=FILE"
+        )
 
 
 @app.command("list")

@@ -22,7 +22,7 @@ EXAMPLES = 4
 EXAMPLE_SEED = 77
 SHIPPED = Path(__file__).parent / "specialists"
 TRUNKS = "phantom-cxr"
-"""The task whose specialists others begin from: trained longest, from random numbers."""
+"""The task whose specialists those of other tasks begin from."""
 ORIGIN = Origin("phantom, hospital A", "CC0-1.0")
 
 OnProgress = Callable[[str], None]
@@ -47,8 +47,10 @@ def prepare(settings: Settings, on_progress: OnProgress, only: str | None = None
         engine.dispose()
 
 
-def trunks() -> dict[str, Path]:
-    """Weights that nano specialists of other tasks begin from, by backbone."""
+def trunks(task: str = "") -> dict[str, Path]:
+    """Weights that a task's nano specialists begin from, by backbone; of `TRUNKS` itself none."""
+    if task == TRUNKS:
+        return {}
     files = (SHIPPED / TRUNKS / key / loader.WEIGHTS for key in catalogue.PANEL)
     return {file.parent.name: file for file in files if file.is_file()}
 

@@ -242,7 +242,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """From tokenizer.json alone: the other tokenizer files repeat what the chat module fixes."""
     read_json(folder / TOKENIZER)
-    backend = Tokenizer.from_file(str(folder / TOKENIZER))
+    try:
+        backend = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InvalidCheckpoint(f"'{folder / TOKENIZER}' is damaged: {error}") from error
     missing = [token for token in chat.SPECIAL_TOKENS if backend.token_to_id(token) is None]
     if missing:
         raise InvalidCheckpoint(f"the tokenizer of '{folder}' lacks {', '.join(missing)}")

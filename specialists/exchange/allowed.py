@@ -25,6 +25,8 @@ NOT_STATED = "not stated"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"\d{1,4}(\.\d{1,4}){1,3}(\+(cpu|cu\d{2,4}))?")
+_ORIGIN = re.compile(r"timm/[\w.-]{1,96}@[0-9a-f]{40}|[a-z0-9][a-z0-9-]{0,63}/[a-z0-9-]{1,64}")
+"""What a specialist began from: the hub's repository and revision, or task and backbone."""
 _TELLING = {
     "a path": re.compile(r"[\\~]|(^|[\s\"'(=:])\.{0,2}/|/[^/]*/"),
     "an address": re.compile(r"@|://|\b\w+\.(?i:local|lan|internal|intranet|corp|home)\b"),
@@ -181,6 +183,10 @@ def _is_version(value: Any) -> bool:
     return isinstance(value, str) and bool(_VERSION.fullmatch(value))
 
 
+def _is_origin(value: Any) -> bool:
+    return isinstance(value, str) and bool(_ORIGIN.fullmatch(value))
+
+
 def _is_augmentation(value: Any) -> bool:
     names = {field.name for field in fields(Augmentation)}
     return isinstance(value, dict) and all(
@@ -218,6 +224,7 @@ _RECIPE: dict[str, Check] = {
     **dict.fromkeys(_VERSIONS, _is_version),
     **dict.fromkeys(("run", "begun_from_sha256", "imported_sha256"), is_sha256),
     "augmentation": _is_augmentation,
+    "begun_from": _is_origin,
     "precision": lambda value: value in tuple(Precision),
     "procedure": lambda value: value in tuple(Procedure),
 }
@@ -230,7 +237,7 @@ _VALIDATION: dict[str, Check] = dict.fromkeys(
     ),
     _is_figure,
 )
-_KNOWN = {*_RECIPE, *_VALIDATION, "begun_from"}
+_KNOWN = {*_RECIPE, *_VALIDATION}
 _MANIFEST: dict[str, Check] = {
     **dict.fromkeys(("task", "kind", "backbone", "scale", "licence"), is_text),
     **dict.fromkeys(("parameters", "embedding_dimension", "format"), _is_count),

@@ -19,6 +19,7 @@ from specialists import catalogue, loader
 from specialists.architectures import EmbeddingClassifier, build
 from specialists.catalogue import Scale
 from specialists.errors import InvalidSpecialist, InvalidWeights
+from specialists.task import is_name
 from specialists.training import hub, positions
 
 SUFFIX = ".safetensors"
@@ -37,11 +38,12 @@ class Pretrained:
 
     path: Path
     sha256: str
+    specialist: str = ""  # task/backbone, where the file is a specialist's
 
     @property
     def name(self) -> str:
-        """The hub repository with its revision, the specialist, or else the file's."""
-        return hub.name_of(self.path) or _specialist(self.path) or self.path.name
+        """The specialist's, the hub repository with its revision, or else the file's."""
+        return self.specialist or hub.name_of(self.path) or self.path.name
 
 
 def choose(
@@ -68,13 +70,15 @@ def choose(
 def fill(model: EmbeddingClassifier, weights: Pretrained, key: str) -> None:
     """Puts the file's weights into a fresh model; its last layer stays as it is unless it fits.
 
+    Of another specialist only the trunk is taken: its last layer tells other labels.
     Raises InvalidWeights naming the first tensor that is missing, misshaped or without a place.
     """
     content = _read(weights.path)
     if loader.sha256(content) != weights.sha256:
         raise InvalidWeights(f"{weights.path.name} has changed since it was chosen")
     tensors = fitting(model, _tensors(weights.path, content), f"{weights.name} for {key!r}")
-    wanted = model.backbone.state_dict()
+    left = model.classifier_names() if weights.specialist else frozenset()
+    wanted = {name: of for name, of in model.backbone.state_dict().items() if name not in left}
     usable = {
         name: tensor
         for name, tensor in tensors.items()
@@ -88,19 +92,19 @@ def fill(model: EmbeddingClassifier, weights: Pretrained, key: str) -> None:
     model.backbone.load_state_dict(usable, strict=False)
 
 
-def _specialist(path: Path) -> str | None:
-    """Task and backbone of a file that lies in a specialist's folder."""
-    if path.name != loader.WEIGHTS:
-        return None
+def _specialist(path: Path, sha256: str) -> str:
+    """Task and backbone by the manifest beside the file, where that is about this very file."""
     try:
         manifest = loader.read_manifest(path.parent)
     except InvalidSpecialist:
-        return None
-    return f"{manifest.task} {manifest.backbone}"
+        return ""
+    known = manifest.weights_sha256 == sha256 and is_name(manifest.task)
+    return f"{manifest.task}/{manifest.backbone}" if known and is_name(manifest.backbone) else ""
 
 
 def _checked(key: str, scale: Scale, labels: int, path: Path) -> Pretrained:
-    found = Pretrained(path, loader.sha256(_read(path)))
+    sha256 = loader.sha256(_read(path))
+    found = Pretrained(path, sha256, _specialist(path, sha256))
     fill(build(catalogue.find(key).at(scale), labels), found, key)
     return found
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from service.demo import phantoms, tasks
 from service.demo.export import write_dicom
+from service.demo.home import trunks
 from specialists.loader import MANIFEST, WEIGHTS
 
 LIGHT = """
@@ -98,7 +99,36 @@ def test_nano_specialists_begin_from_the_shipped_ones(train: Gsco, home: Path) -
         assert train(*options).code == 0
         begun.append(json.loads(manifest.read_text())["recipe"].get("begun_from"))
 
-    assert begun == ["phantom-cxr resnet18", None, "phantom-cxr resnet18"]
+    assert begun == ["phantom-cxr/resnet18", None, "phantom-cxr/resnet18"]
+
+
+def test_what_began_from_a_shipped_one_can_be_handed_on(
+    train: Gsco, gsco: Gsco, home: Path, tmp_path: Path
+) -> None:
+    train("--epochs", 1)
+    folder = tmp_path / "theirs"
+    (home / "specialists" / "light" / "resnet18").rename(folder)
+
+    assert gsco("specialists", "add", folder).code == 0
+
+
+def test_the_shipped_weights_stand_beside_those_only_that_began_from_them(
+    train: Gsco, gsco: Gsco, lights: Path
+) -> None:
+    asked = ("--task", "light", "--data", lights, "--json", "--probes", "pretrained")
+    train("--epochs", 1, "--from-scratch")
+    refused = gsco("specialists", "evaluate", *asked)
+    train("--epochs", 1)
+    told = gsco("specialists", "evaluate", *asked)
+
+    assert refused.code == 2
+    assert "resnet18 did not begin from the shipped weights" in refused.err
+    assert "resnet18, linear probe" in [row["system"] for row in json.loads(told.out)]
+
+
+def test_the_shipped_task_itself_begins_from_random_numbers(home: Path) -> None:
+    assert trunks("phantom-cxr") == {}
+    assert "resnet18" in trunks("light")
 
 
 def test_a_nano_backbone_that_is_not_shipped_begins_from_random_numbers(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,12 @@ from builders import a_multi_label_task, a_question_task, a_task, png_bytes, tas
 from safetensors.torch import load_file
 
 from service.cli.main import main
-from service.generalist.training import recipe
+from service.errors import Misconfigured
+from service.generalist import checkpoint
+from service.generalist.training import gather, plan, recipe
+from service.generalist.training.train import Sources
 from service.settings import NANO_GENERALIST
-from specialists.task import Label
+from specialists.task import Label, Task
 
 TASK = "cxr-pneumonia"
 Gsco = Callable[..., tuple[int, str]]
@@ -94,6 +98,8 @@ def miniature(tmp_path: Path) -> Path:
         (("--out", "DATA"), "--out is a folder"),
         (("--work", "DATA"), "--work is a folder"),
         (("--data", f"{TASK}=DATA", "--base", "nowhere"), "no checkpoint at 'nowhere'"),
+        (("--base", "DATA"), "no checkpoint at"),
+        (("--base", str(NANO_GENERALIST), "--out", str(NANO_GENERALIST)), "not --base"),
         (("--lora", "4"), "give --data TASK=PATH once"),
         (("--lora", "4", "--data", f"{TASK}=DATA", "--base", "nowhere"), "no checkpoint at"),
         (("--lora", "4", "--recipe", "DATA"), "--recipe is for training anew"),
@@ -209,12 +215,37 @@ def test_a_killed_training_ends_with_the_same_weights(
 # -- panels have changed: a trained generalist learns anew whom to trust --
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (a_task(panel=("resnet18",)), "choice of specialists"),
+        (a_task(panel=("alexnet",)), "--base"),
+    ],
+)
+def test_a_work_folder_of_another_panel_or_base_is_not_gone_on_from(
+    home: Path, data: Path, tmp_path: Path, task: Task, words: str
+) -> None:
+    before = sources_of(a_task(panel=("alexnet",)), data)
+    base = checkpoint.load(NANO_GENERALIST)
+    plan.claim(tmp_path / "work", before, recipe.nano(), base)
+    plan.claim(tmp_path / "work", before, recipe.nano(), base)
+
+    with pytest.raises(Misconfigured, match=f"another {words}"):
+        plan.claim(tmp_path / "work", sources_of(task, data), recipe.nano())
+
+
+def sources_of(task: Task, data: Path) -> Sources:
+    """What there is to learn from of one task."""
+    one = gather.hospital(task, data, recipe.nano())
+    return Sources((one,), (), (), (), NANO_GENERALIST)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_trained_generalist_takes_the_last_stage_again(
     home: Path, data: Path, miniature: Path, tmp_path: Path
 ) -> None:
-    panel = a_task(panel=("alexnet",))
+    panel = a_task(panel=("alexnet", "convnext-tiny"))
     (home / "tasks" / f"{TASK}.toml").write_text(task_toml(panel), "utf-8")
     arguments = ["--no-phantoms", "--data", f"{TASK}={data}", "--recipe", str(miniature)]
     first = Training(home, tmp_path / "first", arguments)
@@ -225,6 +256,7 @@ def test_a_trained_generalist_takes_the_last_stage_again(
 
     assert [one["step"] for one in again.judgements()] == [0, 104]
     assert not list(again.work.glob("vision*"))
+    assert begun_from(again.work / "panels" / TASK) == ["phantom-cxr/alexnet", None]
     assert seeing(again.out) == seeing(first.out)
 
 
@@ -237,6 +269,24 @@ def test_a_checkpoint_that_sees_other_images_is_refused(
 
     assert code == 2
     assert "sees 64 pixels, the recipe 32" in " ".join(said.split())
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_checkpoint_with_a_damaged_tokenizer_is_refused(gsco: Gsco, tmp_path: Path) -> None:
+    base = shutil.copytree(NANO_GENERALIST, tmp_path / "base")
+    (base / "tokenizer.json").write_text("{}", "utf-8")
+
+    code, said = gsco("train", "--out", tmp_path / "out", "--work", tmp_path / "work",
+                      "--base", base)  # fmt: skip
+
+    assert code == 1
+    assert "tokenizer.json' is damaged" in " ".join(said.split())
+
+
+def begun_from(panel: Path) -> list[str | None]:
+    """By backbone, what a stand-in began from."""
+    manifests = (json.loads(file.read_text()) for file in sorted(panel.glob("*/manifest.json")))
+    return [one["recipe"].get("begun_from") for one in manifests]
 
 
 def seeing(folder: Path) -> dict[str, bytes]:

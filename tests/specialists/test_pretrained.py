@@ -1,5 +1,6 @@
 """Weights of one's own that a training begins from."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,6 +195,36 @@ def test_weights_of_a_backbone_that_is_not_trained_are_a_mistake(tmp_path: Path)
 def test_radimagenet_wants_a_file_of_ones_own() -> None:
     with pytest.raises(InvalidWeights, match="'radimagenet-densenet121' begins from weights of"):
         pretrained.choose(["radimagenet-densenet121"], Scale.FULL, 2, {})
+
+
+def test_of_another_specialist_the_trunk_is_taken_and_its_name(
+    task: Task, lights: Dataset, tmp_path: Path
+) -> None:
+    other = train(task, lights, tmp_path / "other", {}).folder
+    chosen = pretrained.choose(["resnet18"], Scale.NANO, 2, {"resnet18": other / loader.WEIGHTS})
+    model = a_model(seed=3)
+    pretrained.fill(model, chosen["resnet18"], "resnet18")
+
+    theirs = loader.load(other, task).model.backbone.state_dict()
+    assert chosen["resnet18"].name == f"{task.name}/resnet18"
+    assert torch.equal(model.backbone.state_dict()["conv1.weight"], theirs["conv1.weight"])
+    assert not torch.equal(model.backbone.state_dict()["fc.weight"], theirs["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"task": "Muster, Hans *1970-01-01"}, {"backbone": "a/b"}, {"weights_sha256": "0" * 64}],
+)
+def test_a_manifest_about_something_else_names_nothing(
+    task: Task, lights: Dataset, tmp_path: Path, told: dict[str, str]
+) -> None:
+    other = train(task, lights, tmp_path / "other", {}).folder
+    manifest = other / loader.MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | told))
+
+    chosen = pretrained.choose(["resnet18"], Scale.NANO, 2, {"resnet18": other / loader.WEIGHTS})
+
+    assert chosen["resnet18"].name == loader.WEIGHTS
 
 
 def test_the_manifest_records_what_the_training_began_from(

@@ -125,7 +125,7 @@ def test_a_linear_probe_is_handed_on_with_its_trunk(
     exported = outgoing.export(probed.folder, tmp_path / "out")
     added = add(tmp_path / "out", tmp_path / "home", lambda _: task)
 
-    assert exported.dropped == ("recipe.begun_from",)
+    assert exported.dropped == ()
     assert added.manifest.trunk_sha256 == probed.manifest.trunk_sha256
     assert added.manifest.recipe["procedure"] == "linear-probe"
 

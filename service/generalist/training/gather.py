@@ -116,7 +116,7 @@ def stand_ins(
 ) -> Path:
     """Nano specialists that learned from the `seen` patients only; kept, and continued, there.
 
-    They begin, as the task's own do, from `trunks` (weights by backbone).
+    They begin from `trunks` (weights by backbone), or else from random numbers.
     """
     half = Dataset(
         one.dataset.source, one.task, {"train": one.seen, "val": one.dataset.split("val")}

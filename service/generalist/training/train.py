@@ -19,6 +19,7 @@ from service.errors import Misconfigured
 from service.generalist import checkpoint, template
 from service.generalist.architecture import InternVLChat
 from service.generalist.chat import SYSTEM
+from service.generalist.checkpoint import Checkpoint
 from service.generalist.template import Template
 from service.generalist.training import (
     arbitrating,
@@ -71,26 +72,27 @@ def train(
     out: Path,
     on_progress: OnProgress,
     note: Note,
-    base: Path | None = None,
+    base: Checkpoint | None = None,
 ) -> list[dict[str, Any]]:
     """A checkpoint in `out`, the best by judgement; returns all judgements of arbitration.
 
-    With a `base` only the last stage: that checkpoint learns whom to trust now that panels have
-    changed, and is itself among those judged. Raises InvalidCheckpoint.
+    With a `base` only the last stage: that checkpoint learns anew whom to trust, and is itself
+    among those judged, as step 0.
     """
-    taken_up = None if base is None else _taken_up(base, recipe)
     pools = [_materials(one, sources, recipe, work, note) for one in _all(sources)]
     learned, judged = [one for one, _ in pools], [one for _, one in pools]
     curriculum = _curriculum(sources, recipe, learned)
     torch.manual_seed(recipe.seed)
-    model, tokenizer = taken_up or _begun(corpus(curriculum, sources), recipe, work)
-    contest = Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
     stages = recipe.arbitrations()
-    if taken_up is None:
+    if base is None:
+        model, tokenizer = _begun(corpus(curriculum, sources), recipe, work)
         _learn_to_see(model, sources, recipe, work, on_progress, note)
     else:
-        contest.enter(0)
+        model, tokenizer = base.model.to(batches.fastest()), base.tokenizer
         stages = stages[-1:]
+    contest = Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
+    if base is not None:
+        contest.enter(0)
     history: list[Progress] = []
     done = 0
     for name, stage in stages:
@@ -125,14 +127,15 @@ def _begun(texts: list[str], recipe: Recipe, work: Path) -> tuple[InternVLChat, 
     return model.to(batches.fastest()), tokenizer
 
 
-def _taken_up(base: Path, recipe: Recipe) -> tuple[InternVLChat, Any]:
-    loaded = checkpoint.load(base)
+def take_up(folder: Path, recipe: Recipe) -> Checkpoint:
+    """A trained checkpoint for `train`; raises Misconfigured, InvalidCheckpoint."""
+    loaded = checkpoint.load(folder)
     sees = loaded.config.force_image_size
     if sees != recipe.model.image_size:
         raise Misconfigured(
-            f"'{base}' sees {sees} pixels, the recipe {recipe.model.image_size}: give --recipe"
+            f"'{folder}' sees {sees} pixels, the recipe {recipe.model.image_size}: give --recipe"
         )
-    return loaded.model.to(batches.fastest()), loaded.tokenizer
+    return loaded
 
 
 def corpus(curriculum: Curriculum, sources: Sources) -> list[str]:
