@@ -64,9 +64,9 @@ def pretrained_of(
     from service.demo import home
     from specialists.training import hub
 
-    missing = [name for name in backbones if name not in files]
     if wanted is False:
         return files
+    missing = [name for name in backbones if name not in files]
     if scale is Scale.FULL:
         return files | {name: hub.find(name) for name in missing}
     shipped = home.trunks(task)

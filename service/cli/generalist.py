@@ -68,8 +68,8 @@ def train(
 
     Interrupted at any moment, the same command goes on and ends with the same weights. With --base,
     a trained one only learns anew whom to trust: the shipped specialists, and nano ones that stand
-    in for those of each --data TASK. With --lora, a checkpoint of
-    MedDr's architecture is tuned to one --data instead, and --out is an adapter.
+    in for those of each --data TASK. With --lora, a checkpoint of MedDr's architecture is tuned to
+    one --data instead, and --out is an adapter.
     """
     _demand_folder("--out", out)
     _demand_folder("--work", work)

@@ -126,7 +126,7 @@ def test_the_shipped_weights_stand_beside_those_only_that_began_from_them(
     assert "resnet18, linear probe" in [row["system"] for row in json.loads(told.out)]
 
 
-def test_the_shipped_task_itself_begins_from_random_numbers(home: Path) -> None:
+def test_the_shipped_task_itself_begins_from_random_numbers() -> None:
     assert trunks("phantom-cxr") == {}
     assert "resnet18" in trunks("light")
 

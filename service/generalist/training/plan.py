@@ -1,7 +1,7 @@
-"""What a work folder is for: one recipe on one set of data, so that nothing is mixed up there.
+"""What a work folder is for: one training, so that nothing is mixed up there.
 
-Everything that training makes is kept by name alone; another recipe or another data set would
-silently go on from what belongs to neither.
+Everything that training makes is kept by name alone; with other data, other specialists, another
+recipe or another base it would silently go on from what belongs to neither.
 """
 
 import hashlib
@@ -65,9 +65,7 @@ def panels(sources: Sources) -> Mapping[str, Any]:
         one.task.name: _weights(sources.specialists / one.task.name, catalogue.panel_of(one.task))
         for one in sources.demos
     }
-    trunks = {
-        key: hashlib.sha256(file.read_bytes()).hexdigest() for key, file in sources.trunks.items()
-    }
+    trunks = {key: loader.sha256(file.read_bytes()) for key, file in sources.trunks.items()}
     stand_ins = {
         one.task.name: {
             "labels": [one.task.kind, *one.task.label_names],
