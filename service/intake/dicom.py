@@ -160,7 +160,7 @@ def _decoded_frame(dataset: Any, index: int, limits: Limits) -> tuple[NDArray[An
 
 def _require_decodable(dataset: Any, syntax: Any, name: str) -> None:
     """Refuse what no decoder here can read, before any of them makes something else of it."""
-    if not _is_decodable(syntax):
+    if not is_decodable(syntax):
         raise UnsupportedImage(f"pixels encoded as {name} cannot be decoded here")
     bits = whole(dataset, "BitsStored")
     if syntax == JPEGExtended12Bit and bits > _EIGHT_BITS and not _has_libjpeg(syntax):
@@ -176,7 +176,8 @@ def _has_libjpeg(syntax: Any) -> bool:
     return "pylibjpeg" in get_decoder(syntax).available_plugins
 
 
-def _is_decodable(syntax: Any) -> bool:
+def is_decodable(syntax: Any) -> bool:
+    """Whether a decoder for these pixels is installed."""
     try:
         return bool(get_decoder(syntax).is_available)
     except NotImplementedError:
