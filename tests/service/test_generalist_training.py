@@ -249,6 +249,25 @@ def test_what_was_judged_before_an_interruption_is_neither_judged_again_nor_forg
     assert [one["step"] for one in again.judgements] == [250]
 
 
+def test_mixtures_of_a_base_and_what_it_became_are_judged_and_the_best_is_crowned(
+    tmp_path: Path,
+) -> None:
+    pool, notes = a_material(), list[str]()
+    reader = a_reader(tmp_path, pool.task)
+    contest = Contest(reader, template.find("rich"), [pool], tmp_path, notes.append)
+    became = {name: value.clone() for name, value in reader.model.state_dict().items()}
+    before = {name: torch.zeros_like(value) for name, value in became.items()}
+
+    contest.enter_mixed(8, before)
+    contest.crown(reader.model)
+
+    best = max(contest.judgements, key=lambda one: float(one["score"]))["share"]
+    assert [one["share"] for one in contest.judgements] == [0.25, 0.5, 0.75]
+    assert notes[0].startswith("step 8, 25% of it: judged")
+    for name, value in reader.model.state_dict().items():
+        assert torch.allclose(value, best * became[name])
+
+
 def test_a_model_learns_to_answer_and_is_judged(tmp_path: Path) -> None:
     pool = a_material(cases=24)
     reader, judged = a_reader(tmp_path, pool.task), list[int]()

@@ -254,7 +254,8 @@ def test_a_trained_generalist_takes_the_last_stage_again(
     again = Training(home, tmp_path / "again", [*arguments, "--base", str(first.out)])
     again.run()
 
-    assert [one["step"] for one in again.judgements()] == [0, 104]
+    entered = [(one["step"], one["share"]) for one in again.judgements()]
+    assert entered == [(0, 1), (104, 1), (104, 0.25), (104, 0.5), (104, 0.75)]
     assert not list(again.work.glob("vision*"))
     assert begun_from(again.work / "panels" / TASK) == ["phantom-cxr/alexnet", None]
     assert seeing(again.out) == seeing(first.out)

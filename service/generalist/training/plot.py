@@ -19,6 +19,7 @@ def progress(history: Sequence[Progress], judgements: Sequence[dict[str, Any]], 
     steps = [at.step for at in history]
     _lines(left, steps, {"loss": [at.loss for at in history]})
     _lines(middle, steps, {"answers all right": [at.accuracy for at in history]})
+    judgements = [one for one in judgements if one["share"] == 1]  # mixtures belong to no step
     judged = [one["step"] for one in judgements]
     shown = {
         name: [_mean(one["tasks"], key) for one in judgements]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from service.errors import Misconfigured
 from service.generalist import checkpoint, template
@@ -43,6 +44,9 @@ from specialists.task import Task
 STAGES = (seeing.NAME, *arbitrating.STAGES)
 REPEATED = 8
 """A recurring sentence counts as often in the tokenizer's corpus, against what was said once."""
+MIXED = (0.25, 0.5, 0.75)
+"""Shares of what a base became, with the rest of it as it was: fine-tuned weights so averaged often
+keep what either can (Wortsman et al. 2022, arXiv 2109.01903)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +80,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """A checkpoint in `out`, the best by judgement; returns all judgements of arbitration.
 
-    With a `base` only the last stage: that checkpoint learns anew whom to trust, and is itself
-    among those judged, as step 0.
+    With a `base` only the last stage: that checkpoint learns anew whom to trust. It is itself among
+    those judged, as step 0, and so are mixtures of it and what it became.
     """
     pools = [_materials(one, sources, recipe, work, note) for one in _all(sources)]
     learned, judged = [one for one, _ in pools], [one for _, one in pools]
@@ -91,6 +95,7 @@ def train(
         model, tokenizer = base.model.to(batches.fastest()), base.tokenizer
         stages = stages[-1:]
     contest = Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     if base is not None:
         contest.enter(0)
     history: list[Progress] = []
@@ -112,6 +117,8 @@ def train(
         )
         history += [replace(at, step=done + at.step) for at in taken]
         done += stage.steps
+    if base is not None:
+        contest.enter_mixed(done, before)
     contest.crown(model)
     checkpoint.save(model, tokenizer, model.config, out)
     plot.progress(history, contest.judgements, out / "training.png")
@@ -235,14 +242,15 @@ class Contest:
         self._log = work / "judgements.json"
         self.judgements: list[dict[str, Any]] = []
         if self._log.exists():
-            self.judgements = json.loads(self._log.read_text())
+            self.judgements = [{"share": 1.0, **one} for one in json.loads(self._log.read_text())]
 
     def forget_after(self, step: int) -> None:
         """What was judged later belongs to an earlier training of the stage that begins now."""
         self.judgements = [one for one in self.judgements if one["step"] <= step]
 
-    def enter(self, step: int) -> None:
-        if any(one["step"] == step for one in self.judgements):
+    def enter(self, step: int, share: float = 1.0) -> None:
+        """Judge the model as it is: after a step, or mixed with a `share` of what it became."""
+        if any((one["step"], one["share"]) == (step, share) for one in self.judgements):
             return  # judged before an interruption; what is best may have come later
         found = [judging.judge(self._reader, self._rich, pool) for pool in self._judged]
         score = judging.overall(found)
@@ -250,16 +258,25 @@ class Contest:
             fresh = self._best.with_suffix(".part")
             save_file({k: v.contiguous() for k, v in self._state().items()}, fresh)
             fresh.replace(self._best)
-        document = {"step": step, "score": score, "tasks": judging.as_documents(found)}
+        tasks = judging.as_documents(found)
+        document = {"step": step, "share": share, "score": score, "tasks": tasks}
         self.judgements = [*self.judgements, document]
         fresh = self._log.with_suffix(".part")
         fresh.write_text(json.dumps(self.judgements, indent=1))
         fresh.replace(self._log)
-        self._note(f"step {step}: judged {score:.3f}")
+        mixed = "" if share == 1 else f", {share:.0%} of it"
+        self._note(f"step {step}{mixed}: judged {score:.3f}")
+
+    def enter_mixed(self, step: int, before: Mapping[str, Tensor]) -> None:
+        after = {name: value.clone() for name, value in self._state().items()}
+        for share in MIXED:
+            mixture = {name: torch.lerp(before[name], after[name], share) for name in after}
+            self._reader.model.load_state_dict(mixture)
+            self.enter(step, share)
 
     def crown(self, model: InternVLChat) -> None:
         model.load_state_dict(load_file(self._best))
         model.cpu().eval()
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, Tensor]:
         return dict(self._reader.model.state_dict())
