@@ -97,8 +97,11 @@ def train(
 
         judged = train.train(sources, chosen, work, out, show, bar.log, taken_up)
     output.messages.print(f"wrote {out}")
-    if max(judged, key=itemgetter("score"))["step"] == 0:
+    best = max(judged, key=itemgetter("score"))
+    if best["step"] == 0:
         output.messages.print("nothing was judged better than --base: these are its weights")
+    elif best["share"] < 1:
+        output.messages.print(f"judged best: {best['share']:.0%} of it, mixed with --base")
 
 
 @app.command()

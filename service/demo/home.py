@@ -58,7 +58,7 @@ def trunks(task: str = "") -> dict[str, Path]:
 def _prepare_task(settings: Settings, engine: Engine, demo: DemoTask) -> None:
     name = demo.task.name
     _write_task(settings, name)
-    _copy_specialists(name, settings.specialists_folder)
+    copy_specialists(name, settings.specialists_folder)
     _write_examples(settings.examples_folder / name, demo)
     if not (settings.indexes_folder / name).is_dir():
         _fill_reference_cases(settings, engine, demo)
@@ -81,8 +81,8 @@ def _write_examples(folder: Path, demo: DemoTask) -> None:
         write(phantom, folder / f"{number}.{ending}")
 
 
-def _copy_specialists(task: str, specialists: Path) -> None:
-    """The shipped specialists of a task, all or none: a copy is renamed into place."""
+def copy_specialists(task: str, specialists: Path) -> None:
+    """The shipped specialists of a task, all or none, where the folder has none of that task."""
     if (specialists / task).exists():
         return
     specialists.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = Settings(home=folder)
     for demo in demo_home.tasks.demo_tasks():
         demo_home._write_task(settings, demo.task.name)
-        demo_home._copy_specialists(demo.task.name, settings.specialists_folder)
+        demo_home.copy_specialists(demo.task.name, settings.specialists_folder)
     return folder
 
 

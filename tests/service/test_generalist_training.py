@@ -259,11 +259,15 @@ def test_mixtures_of_a_base_and_what_it_became_are_judged_and_the_best_is_crowne
     before = {name: torch.zeros_like(value) for name, value in became.items()}
 
     contest.enter_mixed(8, before)
-    contest.crown(reader.model)
+    again = Contest(reader, template.find("rich"), [pool], tmp_path, notes.append)
+    reader.model.load_state_dict(became)
+    again.enter_mixed(8, before)
+    again.crown(reader.model)
 
-    best = max(contest.judgements, key=lambda one: float(one["score"]))["share"]
-    assert [one["share"] for one in contest.judgements] == [0.25, 0.5, 0.75]
-    assert notes[0].startswith("step 8, 25% of it: judged")
+    best = max(again.judgements, key=lambda one: float(one["score"]))["share"]
+    assert [one["share"] for one in again.judgements] == [0.25, 0.5, 0.75]
+    assert len(notes) == 3
+    assert notes[0].startswith("step 8, 25% of what it became: judged")
     for name, value in reader.model.state_dict().items():
         assert torch.allclose(value, best * became[name])
 

@@ -95,7 +95,7 @@ def train(
         model, tokenizer = base.model.to(batches.fastest()), base.tokenizer
         stages = stages[-1:]
     contest = Contest(Reader(model, tokenizer), curriculum.rich, judged, work, note)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    as_it_was = {name: value.clone() for name, value in model.state_dict().items()}
     if base is not None:
         contest.enter(0)
     history: list[Progress] = []
@@ -112,13 +112,13 @@ def train(
             recipe.seed,
             on_progress,
             state,
-            lambda step, before=done: contest.enter(before + step),  # type: ignore[misc]
+            lambda step, done=done: contest.enter(done + step),  # type: ignore[misc]
             name,
         )
         history += [replace(at, step=done + at.step) for at in taken]
         done += stage.steps
     if base is not None:
-        contest.enter_mixed(done, before)
+        contest.enter_mixed(done, as_it_was)
     contest.crown(model)
     checkpoint.save(model, tokenizer, model.config, out)
     plot.progress(history, contest.judgements, out / "training.png")
@@ -264,10 +264,12 @@ class Contest:
         fresh = self._log.with_suffix(".part")
         fresh.write_text(json.dumps(self.judgements, indent=1))
         fresh.replace(self._log)
-        mixed = "" if share == 1 else f", {share:.0%} of it"
+        mixed = "" if share == 1 else f", {share:.0%} of what it became"
         self._note(f"step {step}{mixed}: judged {score:.3f}")
 
     def enter_mixed(self, step: int, before: Mapping[str, Tensor]) -> None:
+        """Judge the shares `MIXED` of what the model became, the rest as it was before."""
+        self._reader.model.eval()
         after = {name: value.clone() for name, value in self._state().items()}
         for share in MIXED:
             mixture = {name: torch.lerp(before[name], after[name], share) for name in after}
