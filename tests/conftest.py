@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import gc
 import io
 import logging
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ def log() -> Iterator[io.StringIO]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.configure(**configuration)
+
+
+@pytest.fixture(scope="module")
+def collected() -> Iterator[None]:
+    """What a module's stories drop is collected at its end, not in whatever story comes next."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -26,7 +26,10 @@ from service.intake.sandbox import Sandbox
 from service.persistence.database import open_engine, upgrade
 from service.persistence.store import SqlStore
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 UIDS = f"{UID_ROOT}."
 LARGE = 1100  # pixels a side: more than a megabyte, which web frameworks put into a file

@@ -29,7 +29,10 @@ from service.pacs.scp import Address, StoreScp
 from specialists.task import Rule
 
 # pynetdicom's requestor drops the socket of a peer that hung up first without closing it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 OF_A_CHEST = {"Modality": "DX", "BodyPartExamined": "CHEST"}
 VERIFICATION = "1.2.840.10008.1.1"

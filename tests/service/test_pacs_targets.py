@@ -27,7 +27,10 @@ from specialists.prediction import Segmentation
 from specialists.task import Concept, Label
 
 # pynetdicom drops the socket of a peer that hung up first without closing it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 Reply = Callable[[httpx.Request], httpx.Response]
 
