@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
 
 def _case(page: Page, address: str, folder: Path) -> None:
     open_example(page, address, "phantom-cxr/1.dcm")
-    page.get_by_role("button", name="Heat map of densenet121").click()
+    page.get_by_role("button", name="Heat map of vgg16").click()
     page.get_by_role("button", name="Outline of unet").click()
     _keep(page, folder / "case.png")
     page.get_by_role("button", name="Light").click()
