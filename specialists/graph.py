@@ -27,7 +27,7 @@ from specialists.arithmetic import BF16, Arithmetic
 from specialists.loader import Manifest
 
 COMPILED, FILE, PROMISE = ".compiled", "trunk.xml", "probes.npy"
-FORMAT = 3
+FORMAT = 4
 """Changes with what `graph_writer` writes."""
 WRITER = ("-P", "-m", "specialists.graph_writer")
 WRITER_SECONDS = 1800.0

@@ -19,13 +19,14 @@ import torch
 from timm.layers import pos_embed_sincos
 from torch import Tensor, nn
 
-from specialists import integers, loader
+from specialists import arithmetic, integers, loader, runtime
 from specialists.architectures import EmbeddingClassifier, shortened
-from specialists.arithmetic import without_telemetry
+from specialists.arithmetic import F32, Arithmetic, without_telemetry
 from specialists.graph import PROMISE, probes
 
 CHANGED = 10
 GIVES_WAY = 15
+INTEGERS = Arithmetic(F32, integers=True)
 
 
 class Trunk(nn.Module):
@@ -64,13 +65,30 @@ def write(
         trace: Any = torch.jit.trace
         traced = trace(Trunk(shortened(model)), example, check_trace=False)
         graph = openvino.convert_model(traced, example_input=example)
+    with torch.inference_mode():
+        promise = model.embed(probes(size))
     graph.reshape([-1, 3, size, size])
     if with_integers:
-        integers.quantise(graph)
+        graph = in_integers(graph, probes(size), promise)
     file.parent.mkdir(parents=True, exist_ok=True)
     openvino.save_model(graph, file, compress_to_fp16=False)
-    with torch.inference_mode():
-        np.save(file.with_name(PROMISE), model.embed(probes(size)).numpy())
+    np.save(file.with_name(PROMISE), promise.numpy())
+
+
+def in_integers(graph: Any, images: Tensor, promise: Tensor) -> Any:
+    """A graph with integers in its dense layers, and in its convolutions where they agree.
+
+    A trained convolution may have a channel that dwarfs all others; that of a dense layer takes
+    only those beside it with it. `promise` is what PyTorch in float32 makes of the images.
+    """
+    integers.quantise(graph)
+    everywhere = graph.clone()
+    if integers.quantise_convolutions(everywhere) == 0:
+        return graph
+    request = arithmetic.compiled(arithmetic.new_core(), everywhere, INTEGERS)
+    request.infer([images.numpy()])
+    said = torch.from_numpy(request.get_output_tensor(0).data.copy())
+    return everywhere if runtime.agree(said, promise) else graph
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Pretrained full-size weights are not everywhere at hand, and random ones decide within rounding. So
 the shipped nano specialists are asked: trained, of the same ten families, but narrower than what is
-rounded in use. Here their dense layers are rounded from `LEAST_WIDTH` on.
+rounded in use. Here their layers are rounded from `LEAST_WIDTH` and `LEAST_CHANNELS` on.
 """
 
 import json
@@ -25,6 +25,7 @@ from specialists.task import Task, TaskKind
 from tests.benchmarks import runtimes
 
 LEAST_WIDTH = integers.GROUP
+LEAST_CHANNELS = 8
 SEED = 23  # of the phantom series
 
 
@@ -67,6 +68,7 @@ def _in_integers(plain: Specialist) -> tuple[Any, int]:
         core = arithmetic.new_core()
         graph = core.read_model(file)
         count = integers.quantise(graph, LEAST_WIDTH)
+        count += integers.quantise_convolutions(graph, LEAST_CHANNELS)
         request = arithmetic.compiled(core, graph, Arithmetic(F32, integers=True))
 
     def trunk(images: Tensor) -> Tensor:

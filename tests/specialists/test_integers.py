@@ -1,4 +1,4 @@
-"""Dense layers of graphs in 8-bit integers, and when they are taken."""
+"""Large layers of graphs in 8-bit integers, and when they are taken."""
 
 import os
 import subprocess
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from specialists import arithmetic, graph, integers
+from specialists import arithmetic, graph, graph_writer, integers
 from specialists.arithmetic import BF16, F32, Arithmetic
 from specialists.graph import Graph
 
@@ -44,6 +45,29 @@ def a_convolution(*, image: int, kernel: int = 7, inputs: int = 64, padded: int 
     weights = opset13.constant(np.random.default_rng(1).standard_normal(shape, np.float32))
     images = opset13.parameter([-1, inputs, image, image], np.float32)
     layer = opset13.convolution(images, weights, [1, 1], [padded] * 2, [padded] * 2, [1, 1])
+    return openvino.Model([layer], [images])
+
+
+def a_convolution_of_parts(
+    *, kernel: int = 3, inputs: int = 64, before: str = "relu", pooled: bool = False
+) -> Any:
+    """A graph of what a ReLU, or another function, left of images, and a convolution that sees it.
+
+    All but the first channel.
+    """
+    arithmetic.without_telemetry()
+    import openvino
+    from openvino import opset13
+
+    shape = (32, inputs, kernel, kernel)
+    weights = np.random.default_rng(1).standard_normal(shape, np.float32)
+    weights[:, 0] = 0
+    images = opset13.parameter([-1, inputs, 12, 12], np.float32)
+    seen = getattr(opset13, before)(images)
+    if pooled:
+        seen = opset13.max_pool(seen, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+    edge = [kernel // 2] * 2
+    layer = opset13.convolution(seen, opset13.constant(weights), [1, 1], edge, edge, [1, 1])
     return openvino.Model([layer], [images])
 
 
@@ -85,6 +109,48 @@ def test_a_convolution_that_sees_its_whole_image_is_a_dense_layer() -> None:
     assert np.abs(said).mean() == pytest.approx(np.abs(exact).mean(), rel=0.01)
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_convolution_of_what_a_relu_left_says_nearly_the_same(*, pooled: bool) -> None:
+    images = np.random.default_rng(2).standard_normal((3, 64, 12, 12), np.float32)
+    exact = computed(a_convolution_of_parts(pooled=pooled), images, Arithmetic(F32))
+    graph = a_convolution_of_parts(pooled=pooled)
+
+    assert integers.quantise_convolutions(graph) == 1
+
+    said = computed(graph, images, INTEGERS)
+    assert not (said == exact).all()
+    assert least_cosine(said.reshape(3, -1), exact.reshape(3, -1)) > 0.9999
+
+
+def test_images_are_rounded_each_by_its_own_largest() -> None:
+    images = np.random.default_rng(2).standard_normal((3, 64, 12, 12), np.float32)
+    images[1] *= 1e4
+    images[2] = 0
+    graph = a_convolution_of_parts()
+    integers.quantise_convolutions(graph)
+
+    together = computed(graph, images, INTEGERS)
+
+    assert (together[2] == 0).all()
+    for image, said in zip(images, together, strict=True):
+        assert (computed(graph, image[np.newaxis], INTEGERS)[0] == said).all()
+
+
+@pytest.mark.parametrize(("dwarfing", "has_integers"), [(1, True), (1e6, False)])
+def test_a_channel_that_dwarfs_the_others_leaves_convolutions_to_floats(
+    *, dwarfing: float, has_integers: bool
+) -> None:
+    images = np.random.default_rng(2).standard_normal((2, 64, 12, 12), np.float32)
+    images[:, 0] *= dwarfing
+    graph = a_convolution_of_parts()
+    promise = computed(graph, images, Arithmetic(F32))
+
+    made = graph_writer.in_integers(graph, torch.from_numpy(images), torch.from_numpy(promise))
+
+    kinds = {node.get_type_name() for node in made.get_ordered_ops()}
+    assert ("FakeQuantize" in kinds) is has_integers
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -94,15 +160,18 @@ def test_a_convolution_that_sees_its_whole_image_is_a_dense_layer() -> None:
         partial(a_convolution, image=9),
         partial(a_convolution, image=7, padded=3),
         partial(a_convolution, image=1, kernel=1),
+        partial(a_convolution_of_parts, kernel=1),
+        partial(a_convolution_of_parts, inputs=3),
+        partial(a_convolution_of_parts, before="tanh"),
     ],
 )
-def test_layers_that_are_narrow_or_odd_or_see_parts_stay_as_they_are(
+def test_layers_that_are_narrow_or_odd_or_see_what_may_be_negative_stay_as_they_are(
     made: Callable[[], Any],
 ) -> None:
     graph = made()
     before = [node.get_friendly_name() for node in graph.get_ordered_ops()]
 
-    assert integers.quantise(graph) == 0
+    assert integers.quantise(graph) + integers.quantise_convolutions(graph) == 0
 
     assert [node.get_friendly_name() for node in graph.get_ordered_ops()] == before
 
@@ -132,6 +201,17 @@ def test_a_rounded_weight_is_off_by_half_a_step_at_most(weights: np.ndarray) -> 
 
     off = np.abs(whole * scales - weights.reshape(whole.shape))
     assert (off <= scales * 0.501).all()
+
+
+@example(np.full((3, 18), 3e-45, np.float32))
+@given(weights=arrays(np.float32, (3, 18), elements=numbers))
+def test_any_run_of_carried_weights_is_off_by_a_step_at_most(weights: np.ndarray) -> None:
+    whole, steps = integers.carried(weights)
+
+    off = np.cumsum(whole * steps.astype(np.float64) - weights, axis=1)
+    runs = off[:, :, np.newaxis] - off[:, np.newaxis]
+    assert (np.abs(runs) <= 1.001 * steps[..., np.newaxis]).all()
+    assert np.abs(whole.astype(int)).max() <= integers.LARGEST
 
 
 @pytest.mark.parametrize(

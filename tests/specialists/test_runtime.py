@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from specialists import graph, graph_writer, head, loader, memory, runtime
+from specialists import arithmetic, graph, graph_writer, head, loader, memory, runtime
 from specialists.arithmetic import F32, Arithmetic
 from specialists.errors import InvalidSpecialist
 from specialists.forward import forward
@@ -139,7 +139,7 @@ async def test_a_pool_of_compiled_specialists_answers_and_explains(
 
     (said,) = answer.predictions
     assert made.weights_sha256 == said.weights_sha256
-    assert said.computed_in in {"float32", "bfloat16"}  # it has no layer for integers
+    assert said.computed_in in arithmetic.NUMBERS
     assert made.probability == pytest.approx(said.probabilities[1], abs=0.02)
 
 
