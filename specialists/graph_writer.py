@@ -78,8 +78,8 @@ def write(
 def in_integers(graph: Any, images: Tensor, promise: Tensor) -> Any:
     """A graph with integers in its dense layers, and in its convolutions where they agree.
 
-    A trained convolution may have a channel that dwarfs all others; that of a dense layer takes
-    only those beside it with it. `promise` is what PyTorch in float32 makes of the images.
+    A channel that dwarfs all others takes their levels in a convolution, in a dense layer only
+    those of its group. `promise` is what PyTorch in float32 makes of the images.
     """
     integers.quantise(graph)
     everywhere = graph.clone()

@@ -75,6 +75,7 @@ async function openExample(address) {
   if (!address) return;
   byId("example").value = address;
   const [task, name] = address.split("/").map(decodeURIComponent);
+  await load();  // examples may be known before tasks
   try {
     const response = await ask(`v1/examples/${address}`);
     if (state.tasks.some((one) => one.name === task)) useTask(task);

@@ -10,7 +10,7 @@ import pytest
 from browser_page import Serve, answer, drop, open_example, shown
 from builders import png_bytes
 from fakes import FakeSpecialists
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
@@ -43,6 +43,18 @@ def test_a_demo_case_leads_to_an_answer_with_its_evidence(demo: str, page: Page)
     picture = page.locator(".thumb img").first
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_an_example_waits_for_tasks_that_come_later_than_it(demo: str, page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/tasks", lambda route: held.append(route))
+    page.goto(demo)
+    page.get_by_label("Example").select_option("phantom-fundus/2.png")
+
+    held[0].continue_()
+
+    expect(answer(page)).to_be_visible()
+    expect(page.get_by_label("Task")).to_have_value("phantom-fundus")
 
 
 def test_each_specialist_is_shown_as_its_prediction_comes(serve: Serve, page: Page) -> None:
