@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """`floats` of all that a graph computes; `integers`: its dense layers multiply 8-bit ones."""
+    """`floats` of all that a graph computes; `integers`: its large layers multiply 8-bit ones."""
 
     floats: str
     integers: bool = False

@@ -78,17 +78,21 @@ def write(
 def in_integers(graph: Any, images: Tensor, promise: Tensor) -> Any:
     """A graph with integers in its dense layers, and in its convolutions where they agree.
 
-    A channel that dwarfs all others takes their levels in a convolution, in a dense layer only
-    those of its group. `promise` is what PyTorch in float32 makes of the images.
+    All channels that a convolution sees of an image share one range: one that dwarfs the others
+    leaves them few levels. `promise` is what PyTorch in float32 makes of the images; `graph` is
+    changed.
     """
     integers.quantise(graph)
-    everywhere = graph.clone()
-    if integers.quantise_convolutions(everywhere) == 0:
+    with_convolutions = graph.clone()
+    if integers.quantise_convolutions(with_convolutions) == 0:
         return graph
-    request = arithmetic.compiled(arithmetic.new_core(), everywhere, INTEGERS)
-    request.infer([images.numpy()])
+    try:
+        request = arithmetic.compiled(arithmetic.new_core(), with_convolutions, INTEGERS)
+        request.infer([images.numpy()])
+    except arithmetic.UNABLE:
+        return graph
     said = torch.from_numpy(request.get_output_tensor(0).data.copy())
-    return everywhere if runtime.agree(said, promise) else graph
+    return with_convolutions if runtime.agree(said, promise) else graph
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """A graph whose large layers multiply 8-bit integers; everything else stays as it is.
 
 Weights are rounded here: of a dense layer `GROUP` numbers of a row by one scale, of a convolution
-each output channel by its own. What they are multiplied with is rounded while it is computed: by
-OpenVINO, alike, for a dense layer; for a convolution by nodes that divide each image's activations
-by their largest. So nothing has to be known of the images beforehand, and none answers for another
-in its batch.
+each output channel by its own. What they are multiplied with is rounded while it is computed:
+before a dense layer by OpenVINO, in groups too; before a convolution by nodes that divide each
+image's activations by their largest. So nothing has to be known of the images beforehand, and what
+is said of one does not depend on the others in its batch.
 """
 
 from typing import Any

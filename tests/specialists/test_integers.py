@@ -49,7 +49,13 @@ def a_convolution(*, image: int, kernel: int = 7, inputs: int = 64, padded: int 
 
 
 def a_convolution_of_parts(
-    *, kernel: int = 3, inputs: int = 64, before: str = "relu", pooled: bool = False
+    *,
+    kernel: int = 3,
+    inputs: int = 64,
+    before: str = "relu",
+    pooled: bool = False,
+    stride: int = 1,
+    dilation: int = 1,
 ) -> Any:
     """A graph of what a ReLU, or another function, left of images, and a convolution that sees it.
 
@@ -66,8 +72,8 @@ def a_convolution_of_parts(
     seen = getattr(opset13, before)(images)
     if pooled:
         seen = opset13.max_pool(seen, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
-    edge = [kernel // 2] * 2
-    layer = opset13.convolution(seen, opset13.constant(weights), [1, 1], edge, edge, [1, 1])
+    begin, end, known = [kernel // 2] * 2, [0, 1], opset13.constant(weights)
+    layer = opset13.convolution(seen, known, [stride] * 2, begin, end, [dilation] * 2)
     return openvino.Model([layer], [images])
 
 
@@ -109,15 +115,16 @@ def test_a_convolution_that_sees_its_whole_image_is_a_dense_layer() -> None:
     assert np.abs(said).mean() == pytest.approx(np.abs(exact).mean(), rel=0.01)
 
 
-@pytest.mark.parametrize("pooled", [False, True])
-def test_a_convolution_of_what_a_relu_left_says_nearly_the_same(*, pooled: bool) -> None:
+@pytest.mark.parametrize("odd", [{}, {"pooled": True}, {"stride": 2}, {"dilation": 2}])
+def test_a_convolution_of_what_a_relu_left_says_nearly_the_same(odd: dict[str, Any]) -> None:
     images = np.random.default_rng(2).standard_normal((3, 64, 12, 12), np.float32)
-    exact = computed(a_convolution_of_parts(pooled=pooled), images, Arithmetic(F32))
-    graph = a_convolution_of_parts(pooled=pooled)
+    exact = computed(a_convolution_of_parts(**odd), images, Arithmetic(F32))
+    graph = a_convolution_of_parts(**odd)
 
     assert integers.quantise_convolutions(graph) == 1
 
     said = computed(graph, images, INTEGERS)
+    assert said.shape == exact.shape
     assert not (said == exact).all()
     assert least_cosine(said.reshape(3, -1), exact.reshape(3, -1)) > 0.9999
 
@@ -163,6 +170,7 @@ def test_a_channel_that_dwarfs_the_others_leaves_convolutions_to_floats(
         partial(a_convolution_of_parts, kernel=1),
         partial(a_convolution_of_parts, inputs=3),
         partial(a_convolution_of_parts, before="tanh"),
+        partial(a_convolution_of_parts, before="tanh", pooled=True),
     ],
 )
 def test_layers_that_are_narrow_or_odd_or_see_what_may_be_negative_stay_as_they_are(
