@@ -7,7 +7,7 @@ A CPU may have instructions for bfloat16 and be slower with them than in float32
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -78,13 +78,21 @@ def measured() -> dict[Arithmetic, float]:
     every = [Arithmetic(name, how) for name in names for how in (False, True)]
     tokens = np.random.default_rng(0).standard_normal((TOKENS, WIDTH), np.float32)
     ready = {one: request for one in every if (request := _tried(core, one, tokens)) is not None}
-    taken: dict[Arithmetic, list[float]] = {one: [] for one in ready}
-    for _ in range(ROUNDS):  # in turn, and the least of them: others may compute meanwhile
-        for one, request in ready.items():
+    return dict(zip(ready, least_seconds([*ready.values()], tokens), strict=True))
+
+
+def least_seconds(requests: Sequence[Any], given: NDArray[np.float32]) -> list[float]:
+    """Of each request, the least of what it takes in turn with the others.
+
+    Whatever else computes on the machine meanwhile disturbs all of them alike.
+    """
+    taken: list[list[float]] = [[] for _ in requests]
+    for _ in range(ROUNDS):
+        for request, seconds in zip(requests, taken, strict=True):
             started = time.perf_counter()
-            request.infer([tokens])
-            taken[one].append(time.perf_counter() - started)
-    return {one: min(seconds) for one, seconds in taken.items()}
+            request.infer([given])
+            seconds.append(time.perf_counter() - started)
+    return [min(seconds) for seconds in taken]
 
 
 def new_core() -> Any:

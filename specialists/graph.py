@@ -27,7 +27,7 @@ from specialists.arithmetic import BF16, Arithmetic
 from specialists.loader import Manifest
 
 COMPILED, FILE, PROMISE = ".compiled", "trunk.xml", "probes.npy"
-FORMAT = 4
+FORMAT = 5
 """Changes with what `graph_writer` writes."""
 WRITER = ("-P", "-m", "specialists.graph_writer")
 WRITER_SECONDS = 1800.0
@@ -90,8 +90,11 @@ def read(folder: Path, manifest: Manifest, how: Arithmetic, stop: threading.Even
 
 
 def name(manifest: Manifest, how: Arithmetic) -> str:
-    """What a graph is called after: its weights, what it was written by, its numbers."""
-    numbers = "integers" if how.integers else "floats"
+    """What a graph is called after: its weights, what it was written by, its numbers.
+
+    One of floats computes in either kind of them; integers were compared and timed beside one.
+    """
+    numbers = f"integers_{how.floats}" if how.integers else "floats"
     return f"{manifest.weights_sha256[:16]}-{FORMAT}-{version('openvino')}-{numbers}"
 
 
@@ -146,7 +149,7 @@ def _write(
     folder: Path, manifest: Manifest, how: Arithmetic, file: Path, stop: threading.Event
 ) -> None:
     """Runs the writer; it is killed when time is up or nobody waits for it any more."""
-    asked = (str(folder), manifest.weights_sha256, str(file), *(["--integers"] * how.integers))
+    asked = (str(folder), manifest.weights_sha256, str(file), *([how.floats] * how.integers))
     command = (sys.executable, *WRITER, *asked)
     ends = time.monotonic() + WRITER_SECONDS
     with subprocess.Popen(  # noqa: S603 our own module, by our own interpreter

@@ -77,6 +77,21 @@ def a_convolution_of_parts(
     return openvino.Model([layer], [images])
 
 
+def a_network() -> Any:
+    """A graph of a convolution that sees what a ReLU left, and of a dense layer after it."""
+    arithmetic.without_telemetry()
+    import openvino
+    from openvino import opset13
+
+    rng = np.random.default_rng(1)
+    kernel = opset13.constant(rng.standard_normal((256, 64, 3, 3), np.float32))
+    matrix = opset13.constant(rng.standard_normal((256, 256), np.float32))
+    images = opset13.parameter([-1, 64, 12, 12], np.float32)
+    seen = opset13.convolution(opset13.relu(images), kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+    pooled = opset13.reduce_mean(opset13.relu(seen), np.array([2, 3]))
+    return openvino.Model([opset13.matmul(pooled, matrix, False, True)], [images])
+
+
 def computed(graph: Any, tokens: np.ndarray, how: Arithmetic) -> np.ndarray:
     request = arithmetic.compiled(arithmetic.new_core(), graph, how)
     request.infer([tokens])
@@ -143,19 +158,49 @@ def test_images_are_rounded_each_by_its_own_largest() -> None:
         assert (computed(graph, image[np.newaxis], INTEGERS)[0] == said).all()
 
 
-@pytest.mark.parametrize(("dwarfing", "has_integers"), [(1, True), (1e6, False)])
-def test_a_channel_that_dwarfs_the_others_leaves_convolutions_to_floats(
-    *, dwarfing: float, has_integers: bool
+def taking(*seconds: float) -> Any:
+    """A stopwatch that has been told what to say."""
+    return lambda requests, images: list(seconds)
+
+
+@pytest.mark.parametrize(
+    ("dwarfing", "timed", "has_integers"),
+    [(1, taking(2, 3), True), (1, taking(3, 2), False), (1e6, taking(2, 3), False)],
+    ids=["faster", "slower", "one channel dwarfs the others"],
+)
+def test_convolutions_of_integers_are_kept_where_they_agree_and_are_faster(
+    *, dwarfing: float, timed: Any, has_integers: bool
 ) -> None:
     images = np.random.default_rng(2).standard_normal((2, 64, 12, 12), np.float32)
     images[:, 0] *= dwarfing
     graph = a_convolution_of_parts()
     promise = computed(graph, images, Arithmetic(F32))
 
-    made = graph_writer.in_integers(graph, torch.from_numpy(images), torch.from_numpy(promise))
+    told = torch.from_numpy(images), torch.from_numpy(promise)
+    made = graph_writer.in_integers(graph, *told, INTEGERS, timed)
 
     kinds = {node.get_type_name() for node in made.get_ordered_ops()}
     assert ("FakeQuantize" in kinds) is has_integers
+
+
+@pytest.mark.parametrize("of_convolutions", [True, False], ids=["better", "slower"])
+@pytest.mark.parametrize("how", [INTEGERS, Arithmetic(BF16, integers=True)], ids=str)
+def test_dense_layers_stay_integers_whatever_becomes_of_convolutions(
+    how: Arithmetic, *, of_convolutions: bool
+) -> None:
+    if how not in arithmetic.measured():
+        pytest.skip(f"this machine does not compute in {how}")
+    images = np.random.default_rng(2).standard_normal((2, 64, 12, 12), np.float32)
+    promise = computed(a_network(), images, Arithmetic(F32))
+    told = torch.from_numpy(images), torch.from_numpy(promise)
+
+    made = graph_writer.in_integers(a_network(), *told, how, taking(1, 1 + of_convolutions))
+
+    kinds = [node.get_type_name() for node in made.get_ordered_ops()]
+    whole = [one.get_element_type().get_type_name() for one in made.get_ordered_ops()]
+    assert ("FakeQuantize" in kinds) is of_convolutions
+    assert whole.count("i8") == 1 + of_convolutions
+    assert least_cosine(computed(made, images, how), promise) > 0.999
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from specialists import arithmetic, graph, graph_writer, head, loader, memory, runtime
+from specialists import graph, graph_writer, head, loader, memory, runtime
 from specialists.arithmetic import F32, Arithmetic
 from specialists.errors import InvalidSpecialist
 from specialists.forward import forward
@@ -44,7 +44,7 @@ in_floats = partial(tuple, (FLOATS,))  # whatever is fastest on the machine of t
 def compiled(plain: Specialist, tmp_path: Path, how: Arithmetic = FLOATS) -> Specialist:
     file = tmp_path / "trunk.xml"
     size = plain.manifest.preprocessing.input_size
-    graph_writer.write(plain.model, size, file, with_integers=how.integers)
+    graph_writer.write(plain.model, size, file, how)
     return replace(plain, trunk=Graph(file, how))
 
 
@@ -139,7 +139,7 @@ async def test_a_pool_of_compiled_specialists_answers_and_explains(
 
     (said,) = answer.predictions
     assert made.weights_sha256 == said.weights_sha256
-    assert said.computed_in in arithmetic.NUMBERS
+    assert said.computed_in == runtime.ready(folder, alone).computed_in
     assert made.probability == pytest.approx(said.probabilities[1], abs=0.02)
 
 
@@ -238,7 +238,8 @@ def test_integers_that_say_something_else_leave_it_to_floats(folder: Path, task:
 
     assert isinstance(found.trunk, Graph)
     assert found.trunk.how == FLOATS
-    assert {file.parent.name.rpartition("-")[2] for file in made(folder)} == {"floats", "integers"}
+    kinds = {file.parent.name.rpartition("-")[2] for file in made(folder)}
+    assert kinds == {"floats", "integers_f32"}
 
 
 @pytest.mark.parametrize("damage", [np.ones((2, 3), np.float32), np.array(["no", "number"])])
