@@ -53,6 +53,8 @@ def create_app(
     templates.find(settings.prompt_template)
     tokens, client = token_rules(settings), public_client(settings)
     rates.parse(settings.rate_limit)
+    if parts is None:
+        composition.refuse_device(settings)
     terms = _terms(settings)
     if not structlog.is_configured():
         prepare_logging(settings)  # the default would print local variables: images and identifiers
@@ -168,7 +170,9 @@ def _traces(settings: Settings) -> "Traces | None":
 
         return tracing.opened(settings.otlp_endpoint, settings.trace_share)
     except ImportError:
-        raise Misconfigured("GSCO_OTLP_ENDPOINT needs OpenTelemetry: install gsco[otel]") from None
+        raise Misconfigured(
+            "GSCO_OTLP_ENDPOINT needs OpenTelemetry: install the extra 'otel'"
+        ) from None
 
 
 async def _can_answer(tasks: TaskFolder, generalist: Generalist) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from service.api.dependencies import Generalist, Intake, Panel, Parts, Retriever
 from service.calibrated import Calibrated
+from service.errors import Misconfigured
 from service.gathering import tell_turn
 from service.generalist import template as templates
 from service.jobs.queue import Queue
@@ -161,6 +162,7 @@ def _make_specialists(settings: Settings) -> Panel:
         )
     from specialists.pool import SpecialistPool
 
+    refuse_device(settings)
     bound = settings.specialists_memory_mb
     return SpecialistPool(
         settings.specialists_folder,
@@ -169,6 +171,16 @@ def _make_specialists(settings: Settings) -> Panel:
         memory_bytes=bound and bound * MEBIBYTE,
         told=tell_turn,
     )
+
+
+def refuse_device(settings: Settings) -> None:
+    """Raises Misconfigured where the specialists' device is not there."""
+    if settings.specialists_url or settings.device == "cpu":
+        return
+    from specialists import cuda
+
+    if reason := cuda.refusal(settings.device):
+        raise Misconfigured(f"GSCO_DEVICE {settings.device!r} cannot be used: {reason}")
 
 
 def _make_generalist(settings: Settings) -> Generalist:

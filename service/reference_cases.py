@@ -74,10 +74,10 @@ def ingest(
     `images` are those of `cases`, in their order. The indexes in `indexes` take them in; without
     it none is touched: see `build`.
     """
+    encoders = _panel(specialists, task)  # without any, nothing is stored
     pictures = zip(cases, images, strict=True)
     small = {case.id: thumbnail(pixels) for case, pixels in pictures}
     ids = rows.ingest(engine, cases, thumbnails=small)
-    encoders = _panel(specialists, task)
     report = on_progress or _nobody
     for done, specialist in enumerate(encoders):
         report(done, len(encoders))
@@ -152,5 +152,8 @@ def _panel(specialists: Path, task: Task) -> tuple[Specialist, ...]:
     """Those that can answer; without any there is nothing to embed with."""
     found, missing = evaluate.load_panel(specialists / task.name, task)
     if not found:
-        raise InvalidSpecialist(f"no specialist for task {task.name!r}: {missing[0].reason}")
+        raise InvalidSpecialist(
+            f"no specialist for task {task.name!r} yet ({missing[0].reason}): "
+            "gsco specialists finetune, or add"
+        )
     return found

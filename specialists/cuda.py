@@ -19,6 +19,15 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 """A batch between two sizes is filled up to the larger; a larger one is taken in parts."""
 
 
+def refusal(device: str) -> str:
+    """Why torch cannot compute on a device, in one sentence; nothing where it can."""
+    try:
+        torch.ones(1, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # as torch raises them
+        return str(error).partition("\n")[0][:200]
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Captured:
     """One batch size: what is replayed, and the places where it reads and writes."""

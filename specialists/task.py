@@ -22,7 +22,7 @@ Nothing in code names a disease; a task is a TOML file in the home folder's `tas
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,8 @@ def read(path: Path) -> Task:
         raise UnknownTask(f"no task file {path.name!r}") from error
     except UnicodeDecodeError as error:
         raise InvalidTask(f"task file {path.name!r} is not UTF-8 text") from error
+    except InvalidTask as error:
+        raise InvalidTask(f"task file {path.name!r}: {error}") from error
 
 
 def read_all(folder: Path) -> dict[str, Task]:
@@ -143,7 +145,7 @@ def find(folder: Path, name: str) -> Task:
     """One task of a folder; raises UnknownTask with the names that exist."""
     tasks = read_all(folder)
     if name not in tasks:
-        known = ", ".join(tasks) or "none yet"
+        known = ", ".join(tasks) or "none yet (gsco tasks add FILE, or gsco demo --prepare-only)"
         raise UnknownTask(f"unknown task {name[:80]!r}; known tasks: {known}")
     return tasks[name]
 
@@ -153,23 +155,24 @@ def is_name(text: str) -> bool:
     return bool(_NAME.fullmatch(text))
 
 
-def from_mapping(fields: Mapping[str, Any]) -> Task:
-    """The task in a mapping laid out like the TOML file."""
+def from_mapping(told: Mapping[str, Any]) -> Task:
+    """The task in a mapping laid out like the TOML file; raises InvalidTask."""
+    _refuse_unknown("a task", told, Task)
     try:
         return Task(
-            name=str(fields["name"]),
-            kind=TaskKind(fields["kind"]),
-            modality=str(fields["modality"]),
-            body_part=str(fields.get("body_part", "")),
-            labels=tuple(_label(entry) for entry in fields.get("labels", ())),
-            nothing_found=fields.get("nothing_found"),
-            thresholds=tuple(float(value) for value in fields.get("thresholds", ())),
-            panel=tuple(str(name) for name in fields.get("panel", ())),
-            consults=str(fields.get("consults", "")),
-            rad=fields.get("rad", True),
-            segment=_label(fields["segment"]) if "segment" in fields else None,
-            segmenters=tuple(str(name) for name in fields.get("segmenters", ())),
-            rules=tuple(_rule(entry) for entry in fields.get("rules", ())),
+            name=str(told["name"]),
+            kind=_kind(told["kind"]),
+            modality=str(told["modality"]),
+            body_part=str(told.get("body_part", "")),
+            labels=tuple(_label(entry) for entry in told.get("labels", ())),
+            nothing_found=told.get("nothing_found"),
+            thresholds=tuple(float(value) for value in told.get("thresholds", ())),
+            panel=tuple(str(name) for name in told.get("panel", ())),
+            consults=str(told.get("consults", "")),
+            rad=told.get("rad", True),
+            segment=_label(told["segment"]) if "segment" in told else None,
+            segmenters=tuple(str(name) for name in told.get("segmenters", ())),
+            rules=tuple(_rule(entry) for entry in told.get("rules", ())),
         )
     except KeyError as error:
         raise InvalidTask(f"a task needs the field {error.args[0]!r}") from error
@@ -177,9 +180,26 @@ def from_mapping(fields: Mapping[str, Any]) -> Task:
         raise InvalidTask(f"a field of the task has a wrong value: {error}") from error
 
 
+def _refuse_unknown(what: str, told: Mapping[str, Any], kind: Any) -> None:
+    """A field that nobody reads is a mistake in writing."""
+    known = [field.name for field in fields(kind)]
+    unknown = [name for name in told if name not in known]
+    if unknown:
+        raise InvalidTask(f"{what} has no field {unknown[0]!r}, only {', '.join(known)}")
+
+
+def _kind(told: Any) -> TaskKind:
+    if told not in list(TaskKind):
+        raise InvalidTask(f"there is no kind {told!r} of task, only {', '.join(TaskKind)}")
+    return TaskKind(told)
+
+
 def _label(entry: Any) -> Label:
     if isinstance(entry, str):
         return Label(entry)
+    if not isinstance(entry, Mapping):
+        raise TypeError("a label is a text or a table")
+    _refuse_unknown("a label", entry, Label)
     concept = entry.get("concept")
     return Label(str(entry["name"]), Concept(**concept) if concept else None)
 
@@ -187,6 +207,7 @@ def _label(entry: Any) -> Label:
 def _rule(entry: Any) -> Rule:
     if not isinstance(entry, Mapping):
         raise TypeError("rules are tables: write [[rules]]")
+    _refuse_unknown("a rule", entry, Rule)
     return Rule(**{name: _values(name, values) for name, values in entry.items()})
 
 

@@ -87,6 +87,8 @@ async def _retrieval(serving: Serving, task: Task) -> PartResponse:
     }
 
     async def look() -> None:
+        if not encoders:
+            raise Overloaded("no specialist whose index could be searched")
         missing = await serving.parts.retriever.unsearchable(task.name, encoders)
         if missing:
             searched = f"{len(encoders) - len(missing)} of {len(encoders)} indexes can be searched"

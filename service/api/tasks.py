@@ -121,7 +121,7 @@ def _read(folder: Path) -> Shelf:
         try:
             task = tasks.read(path)
         except (InvalidTask, UnknownTask, OSError) as error:
-            shelf.broken[path.name] = str(error)
+            shelf.broken[path.name] = str(error).removeprefix(f"task file {path.name!r}: ")
             continue
         if task.name in shelf.tasks:
             shelf.broken[path.name] = f"task {task.name!r} is in another file too"

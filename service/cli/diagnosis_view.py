@@ -12,11 +12,11 @@ from service.cli import output
 def show(diagnosis: dict[str, Any], truth: str | None = None) -> None:
     """The panel, the neighbours, and the generalist before and after seeing them."""
     output.results.rule(f"{diagnosis['task']}  ·  {diagnosis['id']}")
-    output.results.print(_panel(diagnosis))
-    output.results.print(_neighbours(diagnosis))
+    output.fit(_panel(diagnosis))
+    output.fit(_neighbours(diagnosis))
     if diagnosis["evidence"]["segmentations"]:
-        output.results.print(_segmentations(diagnosis))
-    output.results.print(_decision(diagnosis, truth))
+        output.fit(_segmentations(diagnosis))
+    output.fit(_decision(diagnosis, truth))
     for reason in diagnosis["review_reasons"]:
         output.results.print(f"  needs review: {reason}", style="yellow", markup=False)
     for note in diagnosis["notes"]:
@@ -74,7 +74,7 @@ def _decision(diagnosis: dict[str, Any], truth: str | None) -> Table:
     table.add_column("probability", justify="right")
     initial = diagnosis["initial"]
     table.add_row("generalist, image only", *_answer(initial["labels"], initial["probabilities"]))
-    table.add_row("specialists' majority", *_majority(diagnosis))
+    table.add_row("most specialists", *_most(diagnosis))
     final = _answer(diagnosis["labels"], diagnosis["probabilities"])
     final_step = f"generalist, with evidence ({diagnosis['arbitration']})"
     table.add_row(final_step, *final, style="bold")
@@ -96,7 +96,7 @@ def _answer(labels: list[str], probabilities: list[dict[str, Any]]) -> tuple[Tex
     return joined(labels), ", ".join(f"{probability:.2f}" for probability in named)
 
 
-def _majority(diagnosis: dict[str, Any]) -> tuple[Text, str]:
+def _most(diagnosis: dict[str, Any]) -> tuple[Text, str]:
     moed = diagnosis["evidence"]["moed"]
     counts = Counter(joined(row["labels"]).plain for row in moed)
     if not counts:

@@ -1,4 +1,7 @@
-"""`gsco`: the command line's root. Exit codes: 0 done, 1 failed, 2 wrong use."""
+"""`gsco`: the command line's root.
+
+Exit codes: 0 done; 1 failed; 2 wrong use: what was named is not there or cannot be used.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -29,11 +32,12 @@ from service.cli import (
     tasks,
 )
 from service.cli.output import messages
-from service.errors import GscoError, Misconfigured, NotFound
+from service.errors import GscoError, InvalidInput, Misconfigured, NotFound
 from service.settings import read_settings
 from specialists.errors import (
     InvalidDataset,
     InvalidRecipe,
+    InvalidTask,
     InvalidWeights,
     SpecialistRefused,
     SpecialistsError,
@@ -43,6 +47,8 @@ from specialists.errors import (
 )
 
 WRONG_USE = (
+    InvalidTask,
+    InvalidInput,
     UnknownTask,
     UnknownBackbone,
     UnknownLabel,

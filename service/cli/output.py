@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,12 +26,18 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Long cells fold, and nothing is cut; the first names its row, is typed again, stays whole."""
     table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
+    for place, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*row)
-    results.print(table)
+    fit(table)
+
+
+def fit(shown: RenderableType) -> None:
+    """A table or panel as wide as the terminal: its texts are wrapped and not cut."""
+    results.print(shown, soft_wrap=False)
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], *, json: bool) -> None:
@@ -40,6 +46,8 @@ def print_rows(title: str, rows: list[dict[str, Any]], *, json: bool) -> None:
         print_json(rows)
     elif rows:
         print_table(title, list(rows[0]), [[shown(v) for v in row.values()] for row in rows])
+    else:
+        messages.print(f"{title}: none")
 
 
 @contextmanager

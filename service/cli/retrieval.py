@@ -9,17 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
+from retrieval.errors import IndexUnavailable
 from service import composition
 from service.cli import datasets, output, retrieval_checks
 from service.cli.choices import DataOption, TaskOption
 from service.cli.open_database import opened
 from service.cli.serving import read_file
-from service.errors import Misconfigured
+from service.errors import Misconfigured, NotFound
 from service.intake.deidentify import pseudonym
 from service.pipeline import queries_of
 from service.settings import Settings
 from specialists import task as tasks
+from specialists.errors import InvalidSpecialist
 from specialists.task import Task
+
+IN_SHORT = ("task", "specialist", "cases", "indexed", "kind", "recall", "problem")
 
 app = typer.Typer(no_args_is_help=True, help="Reference cases: known cases that resemble a query.")
 app.command("verify")(retrieval_checks.verify)
@@ -51,7 +55,7 @@ def ingest(
     from service import reference_cases
 
     settings: Settings = context.obj
-    found = tasks.find(settings.tasks_folder, task)
+    found = _labelled(settings, task)
     pseudonym = _pseudonym_of_groups(settings, data, patient_ids=patient_ids)
     engine = context.with_resource(opened(settings))
     chosen = datasets.read(settings, data, found).split(split)
@@ -85,7 +89,7 @@ def build(
     from service import reference_cases
 
     settings: Settings = context.obj
-    found = tasks.find(settings.tasks_folder, task)
+    found = _labelled(settings, task)
     engine = context.with_resource(opened(settings))
     with output.progress() as bar:
         bar.add_task("building indexes", total=None)
@@ -119,7 +123,7 @@ def search(
     Options narrow what the settings allow, and never widen it.
     """
     settings = _narrowed(context.obj, source, licence, modality, since)
-    found = tasks.find(settings.tasks_folder, task)
+    found = _labelled(settings, task)
     rows = asyncio.run(_search(settings, read_file(file), found))
     if json:
         output.print_json(rows)
@@ -136,12 +140,14 @@ def remove(context: typer.Context, case_ids: list[str]) -> None:
     settings: Settings = context.obj
     engine = context.with_resource(opened(settings))
     removed = rows.remove(engine, settings.indexes_folder, case_ids)
+    if not removed:
+        raise NotFound("no reference case of these ids: nothing is removed")
     output.messages.print(f"removed {removed} of {len(case_ids)} reference cases")
 
 
 @app.command()
 def stats(context: typer.Context, json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """What every index holds."""
+    """What every index holds; with --json also which encoder it is of, and how it was made."""
     from dataclasses import asdict
 
     from retrieval.statistics import stats as measure
@@ -149,11 +155,17 @@ def stats(context: typer.Context, json: Annotated[bool, typer.Option("--json")] 
     settings: Settings = context.obj
     engine = context.with_resource(opened(settings))
     rows: list[dict[str, Any]] = [asdict(one) for one in measure(engine, settings.indexes_folder)]
-    if json:
-        output.print_json(rows)
-    elif rows:
-        cells = [[output.shown(value) for value in row.values()] for row in rows]
-        output.print_table("Indexes", list(rows[0]), cells)
+    told = rows if json else [{name: row[name] for name in IN_SHORT} for row in rows]
+    output.print_rows("Indexes", told, json=json)
+
+
+def _labelled(settings: Settings, name: str) -> Task:
+    """A task that has reference cases; raises Misconfigured with the one that another consults."""
+    found = tasks.find(settings.tasks_folder, name)
+    if not found.is_labelled:
+        served = f": those of {found.consults!r} serve it" if found.consults else ""
+        raise Misconfigured(f"a {found.kind} task has no reference cases of its own{served}")
+    return found
 
 
 def _narrowed(
@@ -205,12 +217,16 @@ async def _search(settings: Settings, data: bytes, task: Task) -> list[dict[str,
     async with composition.running_parts(settings) as parts:
         decoded = await parts.intake.decode(data)
         consultation = await parts.specialists.consult(decoded.image.pixels, task)
+        if not consultation.embeddings:
+            raise InvalidSpecialist(f"no specialist for task {task.name!r} answers")
         found = await parts.retriever.search(
             task.name,
             queries_of(consultation),
             group=decoded.group,
             image_sha256=decoded.image.pixels_sha256,
         )
+    if found.missing and not found.neighbours:
+        raise IndexUnavailable(f"no index of {task.name!r} answers: {found.missing[0].reason}")
     return [
         {
             "case": neighbour.case.id,

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from service import composition
 from service.api.dependencies import Parts
 from service.api.replies import said_by
-from service.api.schemas import diagnosis_response
+from service.api.schemas import GROUP, diagnosis_response
 from service.api.schemas_text import Choices, Draft, Question, answer_response, report_response
 from service.app import create_app
 from service.cli import diagnosis_view, output, result_files, text_view
@@ -27,6 +27,7 @@ from specialists import task as tasks
 from specialists.task import Task, TaskKind
 
 Made = TypeVar("Made", bound=Result)
+Group = Annotated[str | None, GROUP]
 
 SHUTDOWN_SECONDS = 30
 VERBS = {
@@ -39,6 +40,13 @@ VERBS = {
 FileArgument = Annotated[Path, typer.Argument(help="A PNG, JPEG or DICOM file.")]
 TaskOption = Annotated[str, typer.Option(help="A task of the home folder.")]
 FrameOption = Annotated[int | None, typer.Option(min=1, help="Of a multi-frame file.")]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A pseudonym of the patient or study, never an identifier: reference cases of the "
+        "same group are left out. Of a DICOM file it is known, where there is a key."
+    ),
+]
 ResultsOption = Annotated[
     Path | None,
     typer.Option(help="Also write DICOM SR and captures, FHIR and HL7 v2 into this folder."),
@@ -71,6 +79,7 @@ def diagnose(
     file: FileArgument,
     task: TaskOption,
     frame: FrameOption = None,
+    group: GroupOption = None,
     results: ResultsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -84,7 +93,7 @@ def diagnose(
             await result_files.write(parts, look, diagnosis, results)
         return diagnosis
 
-    made = asyncio.run(_run(settings, read_file(file), found, frame, work))
+    made = asyncio.run(_run(settings, read_file(file), found, frame, group, work))
     document = diagnosis_response(made, found).model_dump(mode="json")
     if json:
         output.print_json(document)
@@ -108,6 +117,7 @@ def report(
         Path | None, typer.Option(help="A text file: the draft of a report specialist.")
     ] = None,
     frame: FrameOption = None,
+    group: GroupOption = None,
     results: ResultsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -123,7 +133,7 @@ def report(
             await result_files.write(parts, look, made, results)
         return made
 
-    made = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
+    made = asyncio.run(_run(settings, read_file(file), found, frame, group, work, **more))
     document = report_response(made, other).model_dump(mode="json")
     if json:
         output.print_json(document)
@@ -140,6 +150,7 @@ def ask(
         list[str] | None, typer.Option(help="A permitted answer; may be repeated.")
     ] = None,
     frame: FrameOption = None,
+    group: GroupOption = None,
     json: JsonOption = False,
 ) -> None:
     """Answer a question about one file, freely or by one of the given choices."""
@@ -155,7 +166,7 @@ def ask(
     async def work(parts: Parts, look: Look) -> Answer:
         return await parts.pipeline.answer(look.case)
 
-    made = asyncio.run(_run(settings, read_file(file), found, frame, work, **more))
+    made = asyncio.run(_run(settings, read_file(file), found, frame, group, work, **more))
     document = answer_response(made, other).model_dump(mode="json")
     if json:
         output.print_json(document)
@@ -197,9 +208,11 @@ async def _run(
     data: bytes,
     task: Task,
     frame: int | None,
+    group: str | None,
     work: Callable[[Parts, Look], Awaitable[Made]],
     **more: Any,
 ) -> Made:
+    of = _accepted("--group", Group, group)
     async with composition.running_parts(settings) as parts:
         decoded = await parts.intake.decode(data, frame=frame)
         claimed = said_by(decoded)
@@ -207,7 +220,7 @@ async def _run(
             str(uuid4()),
             task,
             decoded.image,
-            decoded.group,
+            of or decoded.group,
             modality=claimed,
             requested_by=local_name(),
             **more,

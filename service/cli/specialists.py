@@ -119,6 +119,7 @@ def list_specialists(
     rows = [
         _listed(settings.specialists_folder / task.name / backbone, task.name)
         for task in tasks.read_all(settings.tasks_folder).values()
+        if task.is_labelled  # others consult one of these
         for backbone in (*catalogue.panel_of(task), *models.models_of(task))
     ]
     output.print_rows("Specialists", rows, json=json)

@@ -8,7 +8,9 @@ import typer
 from service.cli import output
 from service.persistence import database as sql
 from service.settings import Settings
+from specialists import catalogue
 from specialists import task as tasks
+from specialists.segmentation import models
 
 app = typer.Typer(
     no_args_is_help=True, help="Tasks: what is asked of which images, with which answers."
@@ -20,6 +22,7 @@ database = typer.Typer(no_args_is_help=True, help="The database of diagnoses and
 def add(context: typer.Context, file: Path) -> None:
     """Add a task to the home folder, or replace the one of that name."""
     task = tasks.read(file)
+    _demand_models(task)
     settings: Settings = context.obj
     settings.tasks_folder.mkdir(parents=True, exist_ok=True)
     target = settings.tasks_folder / f"{task.name}.toml"
@@ -58,6 +61,14 @@ def upgrade(context: typer.Context) -> None:
     settings: Settings = context.obj
     sql.upgrade(settings.database_url)
     output.messages.print("the database is up to date")
+
+
+def _demand_models(task: tasks.Task) -> None:
+    """Raises UnknownBackbone where a panel names one that is in no catalogue."""
+    for key in task.panel:
+        catalogue.find(key)
+    for key in task.segmenters:
+        models.find(key)
 
 
 def _document(task: tasks.Task) -> dict[str, object]:

@@ -19,7 +19,7 @@ def show_report(report: dict[str, Any], truth: str | None = None) -> None:
     _show_specialists(report)
     for title in ("findings", "impression"):
         body = Text(report[title] or "–")
-        output.results.print(Panel(body, title=title.capitalize(), title_align="left"))
+        output.fit(Panel(body, title=title.capitalize(), title_align="left"))
     if truth is not None:
         output.results.print(f"  truth: {truth}", style="green", markup=False)
     output.results.print("  a draft by a model, to be read and corrected", style="dim")
@@ -36,7 +36,7 @@ def show_answer(answer: dict[str, Any]) -> None:
     table.add_row("answer", Text(answer["answer"]), style="bold")
     for entry in answer["probabilities"] or ():
         table.add_row(Text(entry["label"]), f"{entry['probability']:.2f}")
-    output.results.print(table)
+    output.fit(table)
     _show_notes(answer)
 
 
@@ -48,7 +48,7 @@ def _show_specialists(document: dict[str, Any]) -> None:
     table.add_column("says")
     for row in document["evidence"]["moed"]:
         table.add_row(row["specialist"], joined(row["labels"]))
-    output.results.print(table)
+    output.fit(table)
 
 
 def _show_notes(document: dict[str, Any]) -> None:

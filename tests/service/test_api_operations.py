@@ -129,6 +129,9 @@ async def test_specialists_that_cannot_be_loaded_are_no_reason_to_stop(home: Pat
         reply = await service.client.get("/readyz")
 
     assert reply.json()["parts"][-1]["reason"] == "none are loaded"
+    retrieval = next(one for one in reply.json()["parts"] if one["part"].startswith("retrieval"))
+    assert retrieval["status"] == "degraded"
+    assert retrieval["reason"] == "no specialist whose index could be searched"
 
 
 async def test_lists_the_tasks_and_their_specialists(home: Path) -> None:

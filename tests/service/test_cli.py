@@ -22,11 +22,14 @@ from builders import (
     task_toml,
 )
 from command_line import over
+from rich.console import Console
 
+from retrieval.database import count_cases
 from service.api.schemas import diagnosis_response
 from service.api.schemas_text import answer_response, report_response
-from service.cli import diagnosis_view, text_view
+from service.cli import diagnosis_view, output, text_view
 from service.demo.tasks import demo_tasks, toml
+from service.persistence.database import open_engine
 
 Capture = pytest.CaptureFixture[str]
 
@@ -79,7 +82,7 @@ def test_an_unknown_option_is_wrong_use(gsco) -> None:
 def test_a_missing_file_is_one_sentence(gsco) -> None:
     outcome = gsco("diagnose", "nowhere.png", "--task", "cxr-pneumonia")
 
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert outcome.err.strip() == "gsco: cannot read 'nowhere.png': No such file or directory"
 
 
@@ -89,7 +92,7 @@ def test_a_task_file_that_is_no_task_says_what_is_wrong(gsco, tmp_path: Path) ->
 
     outcome = gsco("tasks", "add", file)
 
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "at least two labels" in outcome.err
     assert not (tmp_path / "home" / "tasks" / "x.toml").exists()
 
@@ -135,7 +138,10 @@ def test_reference_cases_cannot_be_ingested_without_specialists(gsco, tmp_path: 
     outcome = gsco("retrieval", "ingest", "--task", "cxr-pneumonia", "--data", file)
 
     assert outcome.code == 1
-    assert "no specialist for task 'cxr-pneumonia'" in outcome.err
+    assert "no specialist for task 'cxr-pneumonia' yet" in outcome.err
+    engine = open_engine(f"sqlite:///{tmp_path / 'home' / 'gsco.db'}")
+    assert count_cases(engine) == {}
+    engine.dispose()
 
 
 def test_phantoms_are_written_as_png_and_dicom(gsco, tmp_path: Path) -> None:
@@ -247,6 +253,90 @@ def test_square_brackets_in_words_of_others_are_shown_as_they_are(capsys: Captur
     diagnosis_view.show(diagnosis_response(diagnosis, a_task()).model_dump(mode="json"), order)
 
     assert capsys.readouterr().out.count("[/red]") >= 6
+
+
+def test_nothing_is_cut_on_a_narrow_terminal(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = Console(width=40, soft_wrap=True)
+    monkeypatch.setattr(output, "results", narrow)
+    long = "There is hazy consolidation in the right upper lobe, and a little fluid."
+    report = report_response(a_report(findings=long), a_multi_label_task())
+    name = "phantom-cxr-questions"
+
+    text_view.show_report(report.model_dump(mode="json"))
+    output.print_table("Tasks", ["name", "labels"], [[name, "pneumonia, effusion, nodule"]])
+
+    said = capsys.readouterr().out
+    shown = " ".join(said.translate(str.maketrans("│┃╭╮╰╯─", " " * 7)).split())
+    assert long in shown
+    assert name in said
+    assert "…" not in said
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('nothing_fond = "a"', "a task has no field 'nothing_fond', only name, kind, modality"),
+        ('kind = "sngle-label"', "there is no kind 'sngle-label' of task, only single-label"),
+        ('panel = ["resnet19"]', "unknown backbone 'resnet19'"),
+        ('segment = "a"\nsegmenters = ["net"]', "unknown segmentation model 'net'"),
+        ('[[rules]]\nmodalty = ["CR"]', "a rule has no field 'modalty', only modality, body_part"),
+        ('[[labels]]\nname = "c"\ncode = "1"', "a label has no field 'code', only name, concept"),
+    ],
+)
+def test_a_task_with_a_slip_of_the_pen_is_refused_by_name(
+    gsco, tmp_path: Path, line: str, reason: str
+) -> None:
+    fields = {"name": '"new"', "kind": '"single-label"', "modality": '"m"', "labels": '["a", "b"]'}
+    fields.pop(line.split(" = ")[0].strip("[]").split("]")[0], None)
+    file = tmp_path / "new.toml"
+    file.write_text("\n".join([*(f"{k} = {v}" for k, v in fields.items()), line]))
+
+    outcome = gsco("tasks", "add", file)
+
+    assert outcome.code == 2
+    assert reason in outcome.err
+    assert not (tmp_path / "home" / "tasks" / "new.toml").exists()
+
+
+def test_the_examples_of_the_documents_are_tasks(gsco, tmp_path: Path) -> None:
+    for file in sorted(Path("docs/examples/tasks").glob("*.toml")):
+        assert gsco("tasks", "add", file).code == 0
+
+
+def test_without_tasks_the_next_step_is_named(tmp_path: Path, capsys: Capture) -> None:
+    outcome = over(tmp_path / "new", capsys)("retrieval", "build", "--task", "t")
+
+    assert "none yet (gsco tasks add FILE, or gsco demo --prepare-only)" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "verb", [("serve", "--port", "0"), ("diagnose", "image.png", "--task", "cxr-pneumonia")]
+)
+def test_a_device_that_is_not_there_is_one_sentence(
+    gsco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("GSCO_DEVICE", "abacus")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "image.png").write_bytes(png_bytes())
+
+    outcome = gsco(*verb)
+
+    assert outcome.code == 2
+    assert outcome.err.startswith("gsco: GSCO_DEVICE 'abacus' cannot be used: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_group_that_may_be_an_identifier_is_wrong_use(gsco, tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    file.write_bytes(png_bytes())
+
+    outcome = gsco("diagnose", file, "--task", "cxr-pneumonia", "--group", "Doe^Jane")
+
+    assert outcome.code == 2
+    assert outcome.err.startswith("gsco: --group: ")
+    assert "Doe" not in outcome.err
 
 
 def test_every_demo_task_has_its_phantoms() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import a_reference_case, a_task, sha256_of, task_toml
+from builders import a_reference_case, a_report_task, a_task, png_bytes, sha256_of, task_toml
 from databases import a_database
 from pydicom import dcmread
 from sqlalchemy import Engine
@@ -187,3 +187,36 @@ def test_without_indexes_it_cannot_be_asked(told) -> None:  # type: ignore[no-un
     assert code == 1
     assert "no image has a neighbour" in err
     assert "has been built" in err
+
+
+def test_cases_that_are_not_there_cannot_be_removed(gsco) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = gsco("retrieval", "remove", "nowhere")
+    assert code == 2
+    assert "no reference case of these ids" in err
+
+
+def test_a_table_of_indexes_says_what_matters(gsco) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = gsco("retrieval", "stats")
+    assert code == 0
+    assert TASK in out
+    assert ENCODER[:8] not in out
+    (row,) = json.loads(gsco("retrieval", "stats", "--json")[1])
+    assert row["encoder_sha256"] == ENCODER
+
+
+def test_a_report_task_has_the_cases_of_the_task_that_it_consults(gsco, home: Path) -> None:  # type: ignore[no-untyped-def]
+    told = task_toml(a_report_task(consults=TASK))
+    (home / "tasks" / "cxr-report.toml").write_text(told, "utf-8")
+    code, _, err = gsco("retrieval", "build", "--task", "cxr-report")
+    assert code == 2
+    assert f"those of '{TASK}' serve it" in err
+
+
+def test_without_specialists_nothing_is_searched(gsco, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "image.png"
+    file.write_bytes(png_bytes())
+
+    code, _, err = gsco("retrieval", "search", file, "--task", TASK)
+
+    assert code == 1
+    assert f"no specialist for task '{TASK}' answers" in err
