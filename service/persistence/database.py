@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -62,7 +64,7 @@ def open_engine(url: str) -> Engine:
     try:
         return create_engine(parsed, connect_args=dict(POSTGRES_LIMITS), **POSTGRES_POOL, **_COMMON)
     except ImportError as error:
-        raise Misconfigured("PostgreSQL needs the driver: pip install 'gsco[postgres]'") from error
+        raise Misconfigured("PostgreSQL needs its driver: install the extra 'postgres'") from error
 
 
 @contextmanager
@@ -146,9 +148,26 @@ def _make(path: Path) -> None:
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     """WAL: readers never wait for a writer. FULL: what is committed survives a power cut."""
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
-    connection.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _write_ahead(connection: Any) -> None:
+    """A new database changes to WAL once, and SQLite's own waiting is not for that.
+
+    Raises sqlite3.OperationalError where others hold it for too long.
+    """
+    ends = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _wait_for_others(connection: Connection) -> None:

@@ -81,7 +81,7 @@ def test_rules_are_tables() -> None:
     [
         ("", "a rule names a modality"),
         ('modality = "CR"', "modality of a rule is a list of texts"),
-        ("age = [7]", "wrong value"),
+        ("age = [7]", "no field .age."),
     ],
 )
 def test_rule_that_says_nothing_is_refused(rule: str, reason: str) -> None:
