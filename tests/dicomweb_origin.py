@@ -17,11 +17,13 @@ _SHOWN = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUI
 class Origin:
     """`files` are what it holds; `asked` remembers paths, `authorizations` how it was asked.
 
-    With `answer`, everything is answered by that.
+    With `answer`, everything is answered by that. One that is `careless` searches for the study
+    alone, whatever else it was asked for.
     """
 
     files: list[bytes] = field(default_factory=list)
     answer: Response | None = None
+    careless: bool = False
     asked: list[str] = field(default_factory=list)
     authorizations: list[str] = field(default_factory=list)
 
@@ -39,6 +41,8 @@ class Origin:
     async def _search(self, request: Request) -> Response:
         self._remember(request)
         wanted = {**request.path_params, "instance": request.query_params.get("SOPInstanceUID")}
+        if self.careless:
+            wanted = {"study": wanted["study"]}
         found = [_shown(dataset) for dataset in self._datasets() if _is_wanted(dataset, wanted)]
         limit = int(request.query_params["limit"])
         return self.answer or JSONResponse(found[:limit], media_type="application/dicom+json")

@@ -25,10 +25,15 @@ class Workitem:
 
 @dataclass
 class UpsOrigin:
-    """`workitems` by UID; `searched` are the queries that were asked."""
+    """`workitems` by UID; `searched` are the queries that were asked.
+
+    One that `takes_no_end` has `refused` so many.
+    """
 
     workitems: dict[str, Workitem] = field(default_factory=dict)
     searched: list[dict[str, str]] = field(default_factory=list)
+    takes_no_end: bool = False
+    refused: int = 0
 
     @property
     def app(self) -> Starlette:
@@ -85,6 +90,9 @@ class UpsOrigin:
         state, transaction = said.ProcedureStepState, said.TransactionUID
         claims = one.state == SCHEDULED and state == IN_PROGRESS
         ends = one.state == IN_PROGRESS and state in ENDS and transaction == one.transaction
+        if ends and self.takes_no_end:
+            self.refused += 1
+            return Response(status_code=409)
         if not (claims or (ends and _is_told(one.told))):
             return Response(status_code=409)
         one.state, one.transaction = state, transaction

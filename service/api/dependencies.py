@@ -15,6 +15,7 @@ from service import ports
 from service.api.admission import Admission
 from service.api.probe import Probe
 from service.api.tasks import TaskFolder
+from service.api.turns import Turns
 from service.audit.event import Event
 from service.domain import Diagnosis
 from service.identity.gate import Gate, Keys
@@ -191,6 +192,8 @@ class Serving:
     rates: Rates
     sources: Mapping[str, DicomwebClient] = field(default_factory=dict)
     sign_in: SignIn | None = None
+    turns: Turns = field(default_factory=Turns)
+    """Of images that a PACS sends, each by the id of its diagnosis."""
 
     @property
     def jobs(self) -> CaseJobs:

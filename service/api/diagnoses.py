@@ -71,7 +71,8 @@ async def diagnose_referenced(
             raise InvalidInput("frames are those of one instance: name its sop_instance_uid")
         wanted = several.instances_of(client, study, found, about)
         return await _several(sent, wanted)
-    arrival = replace(about, data=await client.read(study, found[0]))
+    with serving.receiving.enter():  # what is fetched is held in memory
+        arrival = replace(about, data=await client.read(study, found[0]))
     return await _one_or_frames(sent, arrival, reference.frames)
 
 

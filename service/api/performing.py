@@ -18,7 +18,9 @@ from service.api import reception
 from service.api.dependencies import Serving
 from service.api.reception import Arrival
 from service.api.several import NO_IMAGES
-from service.errors import GscoError, InvalidInput, NotFound
+from service.errors import GscoError, InvalidInput, NotFound, SourceUnavailable
+from service.jobs import cases
+from service.jobs.runner import Failure
 from service.pacs.client import DicomwebClient, Found, Reference
 from service.pacs.ups import Output, Performed, StepState, Worklist
 from service.spans import Watch
@@ -76,7 +78,8 @@ class Performer:
             await asyncio.sleep(self._settings.poll_seconds)
 
     async def look(self) -> None:
-        """Resumes what we had begun, then begins what is scheduled."""
+        """Resumes what we had begun, then begins what is scheduled; raises while nobody answers."""
+        await self._serving.generalist.check()
         begun = await self._worklist.search(StepState.IN_PROGRESS)
         self._others &= set(begun)
         for uid in begun:
@@ -102,7 +105,10 @@ class Performer:
     async def _end(self, uid: str, performed: Performed) -> None:
         end = self._worklist.cancel if performed.reason else self._worklist.complete
         is_told = await end(uid, performed)
-        self._attempts.pop(uid, None)
+        if is_told:
+            self._attempts.pop(uid, None)
+        elif self._attempts[uid] >= MOST_ATTEMPTS:
+            self._others.add(uid)  # nobody wants to hear of it
         outcome = "canceled" if performed.reason else "completed"
         log.info("workitem performed", outcome=outcome if is_told else "taken away")
 
@@ -114,7 +120,10 @@ class Performer:
             return Performed(started, await self._perform(uid))
         except (InvalidInput, NotFound) as error:
             return Performed(started, reason=str(error))
-        except Exception:  # whatever it is, the next attempt may do better, or the last has failed
+        except Exception as error:  # the next attempt may do better, or the last has failed
+            if _passes(error):
+                self._attempts[uid] -= 1
+                raise
             if self._attempts[uid] < MOST_ATTEMPTS:
                 raise
             return Performed(started, reason="gsco could not perform it, however often")
@@ -158,3 +167,8 @@ class Performer:
                     uids = study, one.series_instance_uid, one.sop_class_uid, one.sop_instance_uid
                     outputs.append(Output(*uids, where))
         return tuple(outputs)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it is no fault of the workitem: something is away or busy, and is waited for."""
+    return isinstance(error, SourceUnavailable) or cases.judge(error) is Failure.PASSING

@@ -1,6 +1,7 @@
 """An image for diagnosis, whichever door it came through: an upload, a source, STOW-RS, C-STORE."""
 
 import hmac
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from uuid import UUID
@@ -10,7 +11,14 @@ import structlog
 from service.api import replies
 from service.api.dependencies import Serving
 from service.domain import Case, Diagnosis, Instance
-from service.errors import GscoError, InvalidInput, NotFound, Overloaded, UnreadableImage
+from service.errors import (
+    GscoError,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    StoredAlready,
+    UnreadableImage,
+)
 from service.intake.choice import chosen_task
 from service.intake.deidentify import pseudonym
 from service.intake.result import IntakeResult
@@ -99,16 +107,25 @@ async def receive(serving: Serving, arrival: Arrival) -> Received:
     if taken.task.name in serving.tasks.loading:  # a diagnosis without them would stay
         raise Overloaded(f"the specialists of {taken.task.name} are being loaded: send it again")
     id = _id_of(serving, taken, instance)
-    try:
-        diagnosis, outcome = await serving.parts.store.get(Diagnosis, id), "known already"
-    except NotFound:
-        with serving.admission.enter():
-            diagnosis, outcome = await diagnose(serving, taken, id), "diagnosed"
-    await answer(serving, taken, diagnosis)
+    async with serving.turns.of(id):  # it may be sent again while it is being diagnosed
+        diagnosis, outcome = await _diagnosed_once(serving, taken, id)
+        await answer(serving, taken, diagnosis)
     log.info(
         "instance received", task=taken.task.name, outcome=outcome, **_named(serving, instance)
     )
     return Received(instance, diagnosis.id)
+
+
+async def _diagnosed_once(serving: Serving, taken: Taken, id: str) -> tuple[Diagnosis, str]:
+    """Its diagnosis, and whether it was there; another process may be making the same one."""
+    store = serving.parts.store
+    with suppress(NotFound):
+        return await store.get(Diagnosis, id), "known already"
+    try:
+        with serving.admission.enter():
+            return await diagnose(serving, taken, id), "diagnosed"
+    except StoredAlready:
+        return await store.get(Diagnosis, id), "known meanwhile"
 
 
 async def answer(serving: Serving, taken: Taken, diagnosis: Diagnosis) -> None:

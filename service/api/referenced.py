@@ -1,5 +1,6 @@
 """Images by reference: where a form with a file is taken, JSON may name an instance instead."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,11 +17,12 @@ from service.api import examples, replies
 from service.api.admission import AdmittedRoute
 from service.api.dependencies import Serving
 from service.audit.event import Action
-from service.errors import InvalidInput, NotFound
+from service.errors import InvalidInput
 from service.intake.deidentify import pseudonym
-from service.pacs.client import DicomwebClient, Found, Reference
+from service.pacs.client import DicomwebClient, Reference
 
 JSON = "application/json"
+_PIECE = 64 * 1024
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -93,7 +95,7 @@ async def _as_if_sent(request: Request) -> Request:
     await record_read(request, serving, asked.source, asked.sop_instance_uid)
     fields = {name: value for name, value in (asked.model_extra or {}).items() if value is not None}
     form = httpx.Request("POST", "http://form", data=fields, files={"file": ("instance", file)})
-    body = form.read()
+    body = await asyncio.to_thread(form.read)
     sent = {
         b"content-type": form.headers["content-type"].encode(),
         b"content-length": b"%d" % len(body),
@@ -115,22 +117,24 @@ def _read(body: bytes) -> InstanceReference:
 async def _fetched(serving: Serving, asked: InstanceReference) -> bytes:
     client, study = source_of(serving, asked.source), asked.study_instance_uid
     wanted = Reference(study, asked.series_instance_uid, asked.sop_instance_uid)
-    return await client.read(study, _meant(await client.instances(wanted), asked.sop_instance_uid))
-
-
-def _meant(found: tuple[Found, ...], sop_instance_uid: str) -> Found:
-    """A source may pass over what it was asked for, and answer with the whole study."""
-    for one in found:
-        if one.sop_instance_uid == sop_instance_uid:
-            return one
-    raise NotFound("the source has no such instance in this study")
+    with serving.receiving.enter():  # what is fetched is held in memory
+        found = await client.instances(wanted)
+        return await client.read(study, found[0])
 
 
 def _replayed(body: bytes, rest: Receive) -> Receive:
-    """What is received: this body, then whatever comes after the one that it stands for."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    """What is received: this body, then whatever comes after the one that it stands for.
+
+    In pieces, as from a socket, between which others have their turn.
+    """
+    starts = iter(range(0, len(body), _PIECE))
 
     async def receive() -> Message:
-        return waiting.pop() if waiting else await rest()
+        start = next(starts, None)
+        if start is None:
+            return await rest()
+        await asyncio.sleep(0)
+        piece, goes_on = body[start : start + _PIECE], start + _PIECE < len(body)
+        return {"type": "http.request", "body": piece, "more_body": goes_on}
 
     return receive

@@ -56,7 +56,11 @@ async def instances_of(
             refusal = UnsupportedImage(f"an object of modality {one.modality} holds no image")
             yield Wanted(one.sop_instance_uid, arrival, refusal)
             continue
-        data = await client.read(study, one)
+        try:
+            data = await client.read(study, one)
+        except InvalidInput as refusal:  # such as one that is too large
+            yield Wanted(one.sop_instance_uid, arrival, refusal)
+            continue
         yield Wanted(one.sop_instance_uid, replace(arrival, data=data))
 
 

@@ -71,10 +71,12 @@ class DicomwebClient:
     async def instances(self, wanted: Reference) -> tuple[Found, ...]:
         """What the source has of it (QIDO-RS), at most 64.
 
-        Raises NotFound for nothing, InvalidInput for more, SourceUnavailable where the source
-        does not answer or not as DICOMweb does.
+        A source may pass over what it was asked for, and answer with the whole study: the rest is
+        left out. Raises NotFound for nothing, InvalidInput for more, SourceUnavailable where the
+        source does not answer or not as DICOMweb does.
         """
-        found = [_instance(one) for one in await self._search(wanted)]
+        listed = [_instance(one) for one in await self._search(wanted)]
+        found = [one for one in listed if _is_meant(one, wanted)]
         if not found:
             raise NotFound(f"source {self.name!r} has no such instance, series or study")
         if len(found) > MOST_INSTANCES:
@@ -180,6 +182,12 @@ def _authorised(server: DicomwebServer) -> dict[str, Any]:
     if not server.user:
         return {}
     return {"auth": httpx.BasicAuth(server.user, server.password.get_secret_value())}
+
+
+def _is_meant(found: Found, wanted: Reference) -> bool:
+    series, instance = wanted.series_instance_uid, wanted.sop_instance_uid
+    is_series = series in (None, found.series_instance_uid)
+    return is_series and instance in (None, found.sop_instance_uid)
 
 
 def _instance(found: Mapping[str, Any]) -> Found:

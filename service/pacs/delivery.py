@@ -6,8 +6,8 @@ them before has them already. What is given up is a dead letter (`gsco jobs dead
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -69,6 +69,37 @@ async def opened(settings: Settings, queue: Queue, means: Means) -> AsyncIterato
         await asyncio.gather(*(target.close() for target in targets))
 
 
+class Doubt:
+    """Whether a target answers. Once it did not, a single letter at a time finds out.
+
+    So that one PACS that hangs does not hold every hand while others could be answered.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._is_in_doubt = False
+        self._asking = 0
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """Raises DeliveryFailed where another letter is finding out."""
+        if self._is_in_doubt and self._asking:
+            raise DeliveryFailed(f"target {self._name!r} does not answer: another letter waits")
+        self._asking += 1
+        try:
+            yield
+        except DeliveryRefused:
+            self._is_in_doubt = False
+            raise
+        except DeliveryFailed:
+            self._is_in_doubt = True
+            raise
+        else:
+            self._is_in_doubt = False
+        finally:
+            self._asking -= 1
+
+
 class Deliveries:
     """The answers of one service to its targets. `place` names the spool of its letters."""
 
@@ -87,6 +118,7 @@ class Deliveries:
         self._place = place
         self._targets: Mapping[str, Target] = {one.settings.name: one for one in targets}
         self._means = means
+        self._doubts = {name: Doubt(name) for name in self._targets}
         self._one_at_a_time = asyncio.Lock()  # writing objects is work for the interpreter alone
 
     async def take_over(self, diagnosis: Diagnosis, received: IntakeResult) -> None:
@@ -134,7 +166,9 @@ class Deliveries:
         target = self._targets.get(argument["target"])
         if target is None:
             raise DeliveryRefused(f"the settings have no target {argument['target']!r} any more")
-        await target.send(await self._objects(job.id, argument["result"], target.settings))
+        objects = await self._objects(job.id, argument["result"], target.settings)
+        with self._doubts[target.settings.name].one_at_a_time():
+            await target.send(objects)
         await asyncio.to_thread(self._end, job)
         log.info("answered", target=target.settings.name, result=argument["result"])
         return True
@@ -196,8 +230,9 @@ class Deliveries:
         if letter.objects:
             return letter.objects
         objects = await self._made(letter, diagnosis, target)
-        await asyncio.to_thread(self._outbox.replace, id, Letter(result, objects=objects))
+        # First the audit: killed in between, it says so twice, and never not at all.
         await self._means.record(_sent(diagnosis, target))
+        await asyncio.to_thread(self._outbox.replace, id, Letter(result, objects=objects))
         return objects
 
     async def _made(

@@ -28,6 +28,7 @@ WITHOUT_PATIENT = "GSCo: written without the patient's data"
 LONGEST_IDENTIFIER = 256
 """Longer than DICOM allows: an identifier that is cut or tidied is another patient's."""
 
+_DATE = re.compile(r"[0-9]{8}")  # strptime would guess at seven
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 _SEXES = ("M", "F", "O")
@@ -269,11 +270,12 @@ def _value(dataset: Any, keyword: str) -> Any:
 
 
 def _date(dataset: Any, keyword: str) -> str:
-    text = _text(dataset, keyword)
+    text = _matching(_DATE, _text(dataset, keyword))
     try:
-        return datetime.strptime(text, "%Y%m%d").strftime("%Y%m%d")  # noqa: DTZ007 - a date
+        datetime.strptime(text, "%Y%m%d")  # noqa: DTZ007 - a date
     except ValueError:
         return ""
+    return text
 
 
 def _matching(pattern: re.Pattern[str], text: str) -> str:

@@ -84,7 +84,10 @@ class StowTarget:
         await asyncio.to_thread(self._judge, reply.status_code, said)
 
     def _judge(self, status: int, said: bytes) -> None:
-        name, reasons = self.settings.name, tuple(_reasons(said))
+        name, document = self.settings.name, _document(said)
+        if document is None and status == httpx.codes.ACCEPTED:
+            raise DeliveryFailed(f"target {name!r} did not store all, and says not what")
+        reasons = tuple(_reasons(document or {}))
         if any(map(_is_refusal, reasons)):
             raise DeliveryRefused(f"target {name!r} refuses an object: {_hexadecimal(reasons)}")
         failed = [reason for reason in reasons if reason != _THERE_ALREADY]
@@ -179,13 +182,17 @@ async def _bounded(reply: httpx.Response) -> bytes:
     return bytes(found)
 
 
-def _reasons(said: bytes) -> Iterator[int]:
-    """Why objects were not stored, by the DICOM JSON of a STOW-RS response.
-
-    Servers name FailedSOPSequence also where it is empty.
-    """
+def _document(said: bytes) -> Mapping[str, Any] | None:
+    """A STOW-RS response in DICOM JSON; None where it is something else, or nothing."""
     with suppress(*_NONSENSE):
-        document = json.loads(said or b"{}")
+        found = json.loads(said)
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def _reasons(document: Mapping[str, Any]) -> Iterator[int]:
+    """Why objects were not stored. Servers name FailedSOPSequence also where it is empty."""
+    with suppress(*_NONSENSE):
         for tag in (_FAILED, _OTHER_FAILURES):
             for item in document.get(tag, {}).get("Value") or ():
                 yield _reason(item)

@@ -210,7 +210,7 @@ def _told(performed: Performed, percent: int) -> Dataset:
         progress.ProcedureStepDiscontinuationReasonCodeSequence = [_code("discontinued")]
     step = Dataset()
     step.PerformedStationNameCodeSequence = [_code("station")]
-    step.PerformedProcedureStepStartDateTime = performed.started_at.strftime("%Y%m%d%H%M%S")
+    step.PerformedProcedureStepStartDateTime = _moment(performed.started_at)
     step.PerformedProcedureStepEndDateTime = _now()
     step.PerformedWorkitemCodeSequence = [_code("workitem")]
     step.OutputInformationSequence = [_output(one) for one in performed.outputs]
@@ -249,4 +249,9 @@ def _code(name: str) -> Dataset:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y%m%d%H%M%S")
+    return _moment(datetime.now(UTC))
+
+
+def _moment(at: datetime) -> str:
+    """With its offset: without one it would be the time of whoever reads it (PS3.5 section 6.2)."""
+    return at.strftime("%Y%m%d%H%M%S%z")

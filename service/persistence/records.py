@@ -19,6 +19,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from retrieval.records import NAMING, UtcDateTime
 from retrieval.records import Base as RetrievalBase
 
+LONGEST_NAME = 260
+"""Of a caller: `user:` and what an issuer may call a person."""
+LONGEST_SUBJECT = 256
+"""Of an event of the audit: `reference-case/` and the longest id, with room."""
+
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
@@ -146,7 +151,7 @@ class AuditEventRecord(Base):
     __tablename__ = "audit_events"
 
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    subject: Mapped[str] = mapped_column(String(128), index=True)
+    subject: Mapped[str] = mapped_column(String(LONGEST_SUBJECT), index=True)
     entry: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str] = mapped_column(String(64))
 
@@ -170,7 +175,7 @@ class ReviewRecord(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     diagnosis_id: Mapped[str] = mapped_column(ForeignKey("diagnoses.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    reviewer: Mapped[str] = mapped_column(String(128))
+    reviewer: Mapped[str] = mapped_column(String(LONGEST_NAME))
     decision: Mapped[str] = mapped_column(String(16))
     labels: Mapped[list[str]] = mapped_column(JSON)
     comment: Mapped[str] = mapped_column(Text)

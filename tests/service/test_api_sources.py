@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import a_question_task, a_report_task, task_toml
 from dicom_files import NAME, dicom
@@ -133,6 +134,19 @@ async def test_who_read_of_a_source_is_in_the_audit_without_a_uid(
     ] * 2
     assert all(one.details["of"] for one in events)
     assert "1.2.3" not in str([one.details for one in events])
+
+
+async def test_an_instance_that_is_too_large_stops_no_others(home: Path) -> None:
+    small, large = dicom(), dicom(np.full((256, 256), 5, np.uint8), SOPInstanceUID="1.2.3.4.6")
+    with listening(Origin([large, small]).app) as base:
+        sources = [{"name": "hospital", "url": f"{base}/dicom-web"}]
+        async with serving(home, sources, max_upload_bytes=len(small) + 1000) as service:
+            wanted = {"source": "hospital", "study_instance_uid": "1.2.3", "task": "cxr-pneumonia"}
+            reply = await service.client.post("/v1/diagnoses", json=wanted)
+
+    assert reply.status_code == 201
+    assert [one["sop_instance_uid"] for one in reply.json()["diagnoses"]] == ["1.2.3.4.5"]
+    assert [one["sop_instance_uid"] for one in reply.json()["refused"]] == ["1.2.3.4.6"]
 
 
 @pytest.mark.parametrize(

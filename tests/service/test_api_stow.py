@@ -149,6 +149,26 @@ async def test_same_instance_again_is_answered_and_not_diagnosed_again(service: 
     assert len(service.generalist.asked) == 2  # first look and arbitration, once
 
 
+@pytest.mark.parametrize("later", [0.0, 0.3])
+async def test_same_instance_sent_twice_at_once_is_diagnosed_once(
+    ruled_home: Path, later: float
+) -> None:
+    slow, image = FakeGeneralist(delay_seconds=0.2), dicom(**OF_A_CHEST)
+
+    async def sent(after: float) -> httpx.Response:
+        await asyncio.sleep(after)
+        return await stow(service, image)
+
+    async with a_service(
+        ruled_home, intake=Sandbox(Limits()), generalist=slow, in_sql=True, pseudonym_key="secret"
+    ) as service:
+        await service.settled()
+        replies = await asyncio.gather(*(sent(later * number) for number in range(3)))
+
+    assert [reply.status_code for reply in replies] == [200, 200, 200]
+    assert len(slow.asked) == 2  # at first, and with the evidence
+
+
 async def test_without_the_generalist_the_sender_keeps_the_images(ruled_home: Path) -> None:
     nobody = FakeGeneralist(failure=GeneralistUnavailable("no generalist"))
     async with a_service(ruled_home, intake=Sandbox(Limits()), generalist=nobody) as service:

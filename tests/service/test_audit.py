@@ -32,6 +32,13 @@ def test_events_come_back_as_they_were_recorded_in_their_order(engine: Engine) -
     assert (other.action, other.subject) == (Action.READ, "report/8")
 
 
+def test_what_has_the_longest_id_is_in_it_too(engine: Engine) -> None:
+    trail.record(engine, Event(Action.ERASED, "key:x", "reference-case", "a" * 200))
+
+    ((_, found),) = trail.events(engine)
+    assert found.id == "a" * 200
+
+
 def test_an_audit_without_events_holds(engine: Engine) -> None:
     assert trail.verify(engine) == START
 

@@ -56,6 +56,19 @@ async def test_images_of_a_study_are_found_and_read(connect: Connect) -> None:
     assert decode(data).instance.sop_instance_uid == "1.2.3.4.6"
 
 
+async def test_a_source_that_passes_over_what_it_was_asked_gives_no_other_image(
+    connect: Connect, origin: Origin
+) -> None:
+    origin.careless = True
+
+    (found,) = await connect().instances(Reference("1.2.3", None, "1.2.3.4.6"))
+
+    assert found.sop_instance_uid == "1.2.3.4.6"
+    for none in (Reference("1.2.3", None, "1.2.3.4.7"), Reference("1.2.3", "1.2.3.9")):
+        with pytest.raises(NotFound):
+            await connect().instances(none)
+
+
 async def test_one_instance_is_found_without_its_series(connect: Connect) -> None:
     (found,) = await connect().instances(Reference("1.2.3", None, "1.2.3.4.6"))
 

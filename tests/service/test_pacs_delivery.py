@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +28,8 @@ from service.jobs import queue as durable
 from service.jobs.job import Job, State
 from service.pacs import delivery
 from service.pacs.basic_profile import replaced_uid
-from service.persistence import erasure
+from service.pacs.outbox import Letter, Outbox
+from service.persistence import erasure, trail
 from specialists.task import Rule
 
 OF_A_CHEST = {"Modality": "DX", "BodyPartExamined": "CHEST"}
@@ -57,10 +59,10 @@ async def answering(home: Path, url: str, **more: Any) -> AsyncIterator[Service]
     """A service that answers the PACS at this address."""
     task = a_task(rules=(Rule(modality=("DX",), body_part=("CHEST",)),))
     (home / "tasks" / "cxr-pneumonia.toml").write_text(task_toml(task), "utf-8")
-    target = {"name": "pacs", "url": url, **more.pop("target", {})}
+    targets = [{"name": "pacs", "url": url, **more.pop("target", {})}, *more.pop("others", [])]
     sandbox, settings = Sandbox(Limits(), key=b"secret"), {"pseudonym_key": "secret", **more}
     async with a_service(
-        home, intake=sandbox, in_sql=True, pacs_targets=[target], **settings
+        home, intake=sandbox, in_sql=True, pacs_targets=targets, **settings
     ) as service:
         yield service
 
@@ -304,6 +306,40 @@ async def test_letters_that_nobody_will_send_are_forgotten(
         erasure.erase(queue.engine, [dead.work.argument["result"]], "tester", "asked for")
     async with answering(home, url):
         await until(lambda: letters(home) == [])
+
+
+async def test_one_pacs_that_hangs_does_not_keep_others_waiting(
+    home: Path, archive: Archive, url: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        hanging = f"http://127.0.0.1:{silent.getsockname()[1]}/dicom-web"
+        reports, hangs = {"objects": ["sr"]}, {"name": "hangs", "url": hanging}
+        others = [{**hangs, **reports, "timeout_seconds": 5}]
+        async with answering(home, url, target=reports, others=others) as service:
+            for number in range(24):
+                image = dicom(SOPInstanceUID=f"1.2.3.4.{number + 1}", **OF_A_CHEST)
+                assert (await stow(service, image)).status_code == 200
+            await until(lambda: len(archive.stored) == 24)
+
+
+async def test_that_patient_data_was_sent_is_told_before_it_is(
+    home: Path, archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, failures = Outbox.replace, [OSError("killed here")]
+
+    def once_killed(self: Outbox, id: str, letter: Letter) -> None:
+        replace(self, id, letter)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(Outbox, "replace", once_killed)
+    async with answering(home, url) as service:
+        await stow(service)
+        await settled(home)
+        sent = [one for _, one in trail.events(service.engine) if one.action == "sent"]
+
+    assert len(archive.of_modality("SR")) == 1
+    assert sent
 
 
 async def test_room_is_bounded(home: Path, archive: Archive, url: str) -> None:

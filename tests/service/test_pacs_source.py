@@ -95,6 +95,7 @@ def test_half_a_place_is_none(keyword: str) -> None:
     ("keyword", "value", "field"),
     [
         ("PatientBirthDate", "19701345", "patient_birth_date"),
+        ("PatientBirthDate", "1970111", "patient_birth_date"),
         ("PatientBirthDate", "born in May", "patient_birth_date"),
         ("PatientSex", "X", "patient_sex"),
         ("StudyTime", "25:99", "study_time"),

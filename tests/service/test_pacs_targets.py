@@ -67,6 +67,8 @@ async def test_what_stow_has_taken_has_arrived(reply: Reply) -> None:
         (failing(409, 0xA700), DeliveryFailed),
         (failing(202, 0x0110), DeliveryFailed),
         (failing(200, "A700"), DeliveryFailed),
+        (lambda _: httpx.Response(202, text="<NativeDicomModel/>"), DeliveryFailed),
+        (lambda _: httpx.Response(202), DeliveryFailed),
         (failing(200, 10**400), DeliveryFailed),
         (lambda _: httpx.Response(200, text=INFINITE), DeliveryFailed),
         (lambda _: httpx.Response(503, content=b"[" * 1_000_000), DeliveryFailed),

@@ -109,6 +109,7 @@ async def test_workitem_is_completed_when_its_results_are_in_the_pacs(
     assert (output.StudyInstanceUID, output.SeriesInstanceUID) == (STUDY, report.SeriesInstanceUID)
     assert output.WADORSRetrievalSequence[0].RetrieveURL.endswith(f"/dicom-web/studies/{STUDY}")
     assert told.ProcedureStepProgressInformationSequence[0].ProcedureStepProgress == 100
+    assert str(step.PerformedProcedureStepEndDateTime).endswith("+0000")
     assert {query["WorklistLabel"] for query in worklist.searched} == {"GSCO"}
 
 
@@ -152,6 +153,13 @@ async def test_workitem_that_is_none_is_canceled_and_stops_no_others(
     assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "COMPLETED"]
 
 
+class LostWhenAsked(FakeGeneralist):
+    """It says that it is well, and has no answer."""
+
+    async def check(self) -> None:
+        pass
+
+
 async def test_workitem_that_nobody_foresaw_stops_no_others_and_is_canceled_in_the_end(
     home: Path,
     worklist: UpsOrigin,
@@ -162,7 +170,7 @@ async def test_workitem_that_nobody_foresaw_stops_no_others_and_is_canceled_in_t
     monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
     worklist.schedule("1.2.8.0", STUDY, IMAGE)
     worklist.schedule(WORKITEM, STUDY, "1.2.3.9.1")
-    broken = FakeGeneralist(failure=RuntimeError("broken"))
+    broken = LostWhenAsked(failure=RuntimeError("broken"))
     async with performing(home, settings, generalist=broken):
         await ended(worklist, "1.2.8.0")
         await ended(worklist)
@@ -201,17 +209,43 @@ async def test_workitem_is_gone_on_with_by_the_next_service(
     assert len(archive.of_modality("SR")) == 1
 
 
-async def test_workitem_waits_for_the_generalist(
-    home: Path, worklist: UpsOrigin, archive: Archive, settings: dict[str, Any]
+@pytest.mark.parametrize("kind", [FakeGeneralist, LostWhenAsked])
+async def test_workitem_waits_for_the_generalist_however_long(
+    home: Path,
+    worklist: UpsOrigin,
+    archive: Archive,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[FakeGeneralist],
 ) -> None:
+    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
     worklist.schedule(WORKITEM, STUDY, IMAGE)
-    away = FakeGeneralist(failure=GeneralistUnavailable("away"))
+    away = kind(failure=GeneralistUnavailable("away"))
     async with performing(home, settings, generalist=away) as service:
-        await until(lambda: len(service.generalist.asked) > 2)
+        await asyncio.sleep(1)
+        claimed = worklist.workitems[WORKITEM].state
         service.generalist.failure = None
         await ended(worklist)
 
+    assert claimed == (IN_PROGRESS if kind is LostWhenAsked else "SCHEDULED")
     assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "COMPLETED"]
+
+
+async def test_an_end_that_nobody_takes_is_not_told_for_ever(
+    home: Path,
+    worklist: UpsOrigin,
+    archive: Archive,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
+    worklist.takes_no_end = True
+    worklist.schedule(WORKITEM, STUDY, IMAGE)
+    async with performing(home, settings):
+        await until(lambda: worklist.refused == 2)
+        await asyncio.sleep(0.5)
+
+    assert worklist.refused == 2
 
 
 async def test_workitem_of_others_is_left_alone(

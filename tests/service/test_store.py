@@ -26,12 +26,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
 from service.domain import Answer, Arbitration, Diagnosis, LabelledAnswer, Report
-from service.errors import Misconfigured, NotFound, Overloaded
+from service.errors import Misconfigured, NotFound, Overloaded, StoredAlready
+from service.identity.caller import LONGEST_SUBJECT
 from service.persistence import codec
 from service.persistence.database import open_engine, upgrade
 from service.persistence.records import DiagnosisRecord
 from service.persistence.store import SqlStore
-from service.review import Wanted
+from service.review import Decision, Review, Wanted
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -94,11 +95,20 @@ async def test_an_unknown_id_is_not_found(store: SqlStore) -> None:
         await store.page(after="nobody")
 
 
-async def test_saving_again_replaces(store: SqlStore) -> None:
+async def test_what_somebody_was_told_is_not_replaced(store: SqlStore) -> None:
     await store.save(a_diagnosis())
-    await store.save(a_diagnosis(notes=("frame 3 of 9",)))
-    assert (await store.get(Diagnosis, a_diagnosis().id)).notes == ("frame 3 of 9",)
+    with pytest.raises(StoredAlready):
+        await store.save(a_diagnosis(notes=("frame 3 of 9",)))
+    assert await store.get(Diagnosis, a_diagnosis().id) == a_diagnosis()
     assert len(await store.page()) == 1
+
+
+async def test_a_person_with_the_longest_name_may_review(store: SqlStore) -> None:
+    await store.save(a_diagnosis())
+    name = f"user:{'a' * LONGEST_SUBJECT}"
+    await store.review(Review(a_diagnosis().id, NOON, name, Decision.ACCEPT, ()))
+    (review,) = await store.reviews(a_diagnosis().id)
+    assert review.reviewer == name
 
 
 async def test_recent_diagnoses_come_page_by_page_newest_first(store: SqlStore) -> None:

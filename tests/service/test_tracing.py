@@ -217,7 +217,7 @@ def test_an_endpoint_without_the_extra_stops_the_start(
 ) -> None:
     monkeypatch.setattr(tracing, "opened", missing)
 
-    with pytest.raises(Misconfigured, match=r"gsco\[otel\]"):
+    with pytest.raises(Misconfigured, match="the extra 'otel'"):
         create_app(Settings(home=tmp_path, otlp_endpoint="http://collector:4318"))
 
 
