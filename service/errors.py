@@ -9,7 +9,6 @@ GscoError
 ├── NotFound                   no such diagnosis, job, task or specialist
 ├── Conflict                   what is asked does not go with what is there already
 │   ├── JobEnded               too late: the job has ended
-│   ├── StoredAlready          another has made this result meanwhile: theirs stays
 │   ├── KeyInUse               the request with this idempotency key is still being answered
 │   └── KeyReused              the idempotency key belongs to another request
 ├── Unauthenticated            no credentials, or none that hold
@@ -65,10 +64,6 @@ class Conflict(GscoError):
 
 class JobEnded(Conflict):
     """Too late: the job has ended."""
-
-
-class StoredAlready(Conflict):
-    """Another has made this result meanwhile: theirs stays."""
 
 
 class KeyInUse(Conflict):

@@ -16,7 +16,6 @@ from service.errors import (
     InvalidInput,
     NotFound,
     Overloaded,
-    StoredAlready,
     UnreadableImage,
 )
 from service.intake.choice import chosen_task
@@ -117,15 +116,11 @@ async def receive(serving: Serving, arrival: Arrival) -> Received:
 
 
 async def _diagnosed_once(serving: Serving, taken: Taken, id: str) -> tuple[Diagnosis, str]:
-    """Its diagnosis, and whether it was there; another process may be making the same one."""
-    store = serving.parts.store
+    """Its diagnosis, and whether it was there."""
     with suppress(NotFound):
-        return await store.get(Diagnosis, id), "known already"
-    try:
-        with serving.admission.enter():
-            return await diagnose(serving, taken, id), "diagnosed"
-    except StoredAlready:
-        return await store.get(Diagnosis, id), "known meanwhile"
+        return await serving.parts.store.get(Diagnosis, id), "known already"
+    with serving.admission.enter():
+        return await diagnose(serving, taken, id), "diagnosed"
 
 
 async def answer(serving: Serving, taken: Taken, diagnosis: Diagnosis) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from retrieval import database as reference
 from retrieval.neighbour import ReferenceCase
 from service.audit import event as audit
 from service.domain import Answer, Diagnosis, Report, Result
-from service.errors import NotFound, StoredAlready
+from service.errors import NotFound
 from service.persistence import codec, reviews, trail
 from service.persistence.codec import Kept
 from service.persistence.database import require_room, writing
@@ -126,15 +125,10 @@ class SqlStore:
 def add(session: Session, result: Result) -> None:
     """The result and that it was made, once the caller's transaction is committed.
 
-    The last thing in a transaction: see `trail.append`. Raises StoredAlready: whoever was told of
-    the first result, or has reviewed it, must find it again.
+    The last thing in a transaction: see `trail.append`.
     """
-    record = _record(result)
-    session.add(record)
-    try:
-        session.flush()
-    except IntegrityError:
-        raise StoredAlready(f"the {type(result).__name__.lower()} {result.id!r} is there") from None
+    record = session.merge(_record(result))
+    session.flush()
     trail.append(session, audit.created(result, record.document))
 
 
