@@ -6,6 +6,7 @@ and answering the PACS again sends nothing twice.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +29,8 @@ from specialists.errors import SpecialistsError
 
 MOST_ATTEMPTS = 20
 """So often is a workitem begun by one process before it is cancelled."""
+PATIENCE_SECONDS = 24 * 3600.0
+"""So long it waits for what is away or busy; from then on such attempts count too."""
 DELIVERY_SECONDS = 600.0
 """So long is waited for results to arrive at the PACS before the workitem is looked at again."""
 
@@ -64,6 +67,7 @@ class Performer:
         self._settings = worklist.settings
         self._source: DicomwebClient = serving.sources[self._settings.source]
         self._attempts: Counter[str] = Counter()
+        self._since: dict[str, float] = {}
         self._others: set[str] = set()
 
     async def work(self) -> None:
@@ -92,7 +96,7 @@ class Performer:
         """One workitem, unless it is another's: False. Trouble with it stops no others."""
         try:
             if not await is_ours(uid):
-                self._attempts.pop(uid, None)
+                self._forget(uid)
                 return False
             with telemetry.following(self._watch, "workitem"):
                 await self._end(uid, await self._performed(uid))
@@ -106,7 +110,7 @@ class Performer:
         end = self._worklist.cancel if performed.reason else self._worklist.complete
         is_told = await end(uid, performed)
         if is_told:
-            self._attempts.pop(uid, None)
+            self._forget(uid)
         elif self._attempts[uid] >= MOST_ATTEMPTS:
             self._others.add(uid)  # nobody wants to hear of it
         outcome = "canceled" if performed.reason else "completed"
@@ -116,17 +120,22 @@ class Performer:
         """What came of a workitem; raises what may not fail the next time."""
         started = datetime.now(UTC)
         self._attempts[uid] += 1
+        waited = time.monotonic() - self._since.setdefault(uid, time.monotonic())
         try:
             return Performed(started, await self._perform(uid))
         except (InvalidInput, NotFound) as error:
             return Performed(started, reason=str(error))
         except Exception as error:  # the next attempt may do better, or the last has failed
-            if _passes(error):
+            if _passes(error) and waited < PATIENCE_SECONDS:
                 self._attempts[uid] -= 1
                 raise
             if self._attempts[uid] < MOST_ATTEMPTS:
                 raise
             return Performed(started, reason="gsco could not perform it, however often")
+
+    def _forget(self, uid: str) -> None:
+        self._attempts.pop(uid, None)
+        self._since.pop(uid, None)
 
     async def _perform(self, uid: str) -> tuple[Output, ...]:
         """The reports of all images that it names; raises what reception and source raise."""

@@ -231,6 +231,23 @@ async def test_workitem_waits_for_the_generalist_however_long(
     assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "COMPLETED"]
 
 
+async def test_workitem_that_waited_a_day_is_canceled(
+    home: Path,
+    worklist: UpsOrigin,
+    archive: Archive,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(performing_module, "PATIENCE_SECONDS", 0.3)
+    worklist.schedule(WORKITEM, STUDY, IMAGE)
+    away = LostWhenAsked(failure=GeneralistUnavailable("away"))
+    async with performing(home, settings, generalist=away):
+        await ended(worklist)
+
+    assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "CANCELED"]
+
+
 async def test_an_end_that_nobody_takes_is_not_told_for_ever(
     home: Path,
     worklist: UpsOrigin,
