@@ -39,7 +39,7 @@ def _panel(diagnosis: dict[str, Any]) -> Table:
 def _neighbours(diagnosis: dict[str, Any]) -> Table:
     table = Table(title="Similar cases (RAD)", title_justify="left")
     for column in ("case", "labels", "similarity", "found by", "source"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in diagnosis["evidence"]["rad"]:
         finders = f"{len(row['retrievers'])} specialists"
         table.add_row(
