@@ -11,13 +11,7 @@ import structlog
 from service.api import replies
 from service.api.dependencies import Serving
 from service.domain import Case, Diagnosis, Instance
-from service.errors import (
-    GscoError,
-    InvalidInput,
-    NotFound,
-    Overloaded,
-    UnreadableImage,
-)
+from service.errors import GscoError, InvalidInput, NotFound, Overloaded, UnreadableImage
 from service.intake.choice import chosen_task
 from service.intake.deidentify import pseudonym
 from service.intake.result import IntakeResult

@@ -41,6 +41,12 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After which a workitem is given up."""
+    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
+
+
+@pytest.fixture
 def worklist() -> UpsOrigin:
     return UpsOrigin()
 
@@ -160,14 +166,13 @@ class LostWhenAsked(FakeGeneralist):
         pass
 
 
+@pytest.mark.usefixtures("two_attempts")
 async def test_workitem_that_nobody_foresaw_stops_no_others_and_is_canceled_in_the_end(
     home: Path,
     worklist: UpsOrigin,
     archive: Archive,
     settings: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
     worklist.schedule("1.2.8.0", STUDY, IMAGE)
     worklist.schedule(WORKITEM, STUDY, "1.2.3.9.1")
     broken = LostWhenAsked(failure=RuntimeError("broken"))
@@ -209,16 +214,15 @@ async def test_workitem_is_gone_on_with_by_the_next_service(
     assert len(archive.of_modality("SR")) == 1
 
 
+@pytest.mark.usefixtures("two_attempts")
 @pytest.mark.parametrize("kind", [FakeGeneralist, LostWhenAsked])
 async def test_workitem_waits_for_the_generalist_however_long(
     home: Path,
     worklist: UpsOrigin,
     archive: Archive,
     settings: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
     kind: type[FakeGeneralist],
 ) -> None:
-    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
     worklist.schedule(WORKITEM, STUDY, IMAGE)
     away = kind(failure=GeneralistUnavailable("away"))
     async with performing(home, settings, generalist=away) as service:
@@ -231,14 +235,13 @@ async def test_workitem_waits_for_the_generalist_however_long(
     assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "COMPLETED"]
 
 
+@pytest.mark.usefixtures("two_attempts")
 async def test_workitem_that_waited_a_day_is_canceled(
     home: Path,
     worklist: UpsOrigin,
-    archive: Archive,
     settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
     monkeypatch.setattr(performing_module, "PATIENCE_SECONDS", 0.3)
     worklist.schedule(WORKITEM, STUDY, IMAGE)
     away = LostWhenAsked(failure=GeneralistUnavailable("away"))
@@ -248,14 +251,10 @@ async def test_workitem_that_waited_a_day_is_canceled(
     assert worklist.workitems[WORKITEM].history == [IN_PROGRESS, "CANCELED"]
 
 
+@pytest.mark.usefixtures("two_attempts")
 async def test_an_end_that_nobody_takes_is_not_told_for_ever(
-    home: Path,
-    worklist: UpsOrigin,
-    archive: Archive,
-    settings: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+    home: Path, worklist: UpsOrigin, settings: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(performing_module, "MOST_ATTEMPTS", 2)
     worklist.takes_no_end = True
     worklist.schedule(WORKITEM, STUDY, IMAGE)
     async with performing(home, settings):
